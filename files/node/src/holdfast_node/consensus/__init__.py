@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PBFT without I/O: `Replica` takes messages and time, and returns effects.
+
+Nothing in here may import a clock, randomness, sockets or an event loop, so that one seed gives one
+run; `replica.py` opens with the protocol as built.
+"""
+
+from holdfast_node.consensus.effects import Commit, Effect, Evidence, Persist, Refused, Send
+from holdfast_node.consensus.messages import Entered, Locked, Message, PrePrepare, Record
+from holdfast_node.consensus.replica import Replica, Timeouts
+from holdfast_node.consensus.rules import check_message
+
+__all__ = [
+    "Commit",
+    "Effect",
+    "Entered",
+    "Evidence",
+    "Locked",
+    "Message",
+    "Persist",
+    "PrePrepare",
+    "Record",
+    "Refused",
+    "Replica",
+    "Send",
+    "Timeouts",
+    "check_message",
+]
