@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection to every peer, kept up for ever, and messages over it."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
+
+import anyio
+import structlog
+from anyio.abc import TaskStatus
+
+from holdfast_node.errors import ProtocolError, RefusedError, StorageError
+from holdfast_node.net.link import Link, PeerStatus
+from holdfast_node.net.listener import Listener, Refusals
+from holdfast_node.net.session import Session, Terms, dial
+from holdfast_node.net.settings import NetworkSettings
+from holdfast_node.net.wire import (
+    Delivered,
+    Hello,
+    Message,
+    PeerError,
+    Ping,
+    Pong,
+    Reason,
+    Status,
+    Transactions,
+    frame_limit,
+    to_frame,
+)
+
+__all__ = ["Handler", "Network", "PeerStatus"]
+
+_log = structlog.get_logger(__name__)
+
+# Failures of a dialled connection that are not us refusing somebody.
+_NOT_OURS: Final = frozenset({"aborted", "timeout", "tls"})
+
+
+class Handler(Protocol):
+    """What the node does with what peers send. Called on the event loop."""
+
+    async def on_message(self, peer: str, message: Delivered) -> None:
+        """Handle one message; that peer's next one is not read before this returns.
+
+        Raise `RefusedError` or `ProtocolError` to have the peer's connection closed. `StorageError`
+        ends `Network.run`; any other error is logged as ours and closes only this connection.
+        """
+
+    def on_connected(self, peer: str, hello: Hello) -> None: ...
+
+    def on_disconnected(self, peer: str) -> None: ...
+
+    def hello_height(self) -> int:
+        """Our last committed height, for the `Hello` of a new connection."""
+
+
+class Network:
+    """One connection to every peer, kept up for ever.
+
+    `on_refused` gets the reason for every connection refused or closed for misconduct.
+    """
+
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        handler: Handler,
+        *,
+        on_refused: Callable[[Reason], None] = lambda _reason: None,
+    ) -> None:
+        self._settings = settings
+        self._handler = handler
+        self._refusals = Refusals(on_refused)
+        self._terms = Terms(settings, frame_limit(settings.max_block_bytes), handler.hello_height)
+        self._links = {
+            peer.name: Link(peer, settings.outbox_bytes)
+            for peer in settings.peers
+            if settings.is_linked(peer)
+        }
+        self._validators = [x for x in self._links.values() if x.peer.role == "validator"]
+
+    async def run(self, *, task_status: TaskStatus[int]) -> None:
+        """Listen and dial until cancelled; `started` gets the port listened on.
+
+        Raises `ConfigError` if the address cannot be listened on.
+        """
+        settings = self._settings
+        listener = Listener(
+            self._terms,
+            what="p2p.listen",
+            admit=self._admit,
+            serve=self._serve_accepted,
+            refusals=self._refusals,
+        )
+        async with anyio.create_task_group() as tasks:
+            port = await tasks.start(listener.run, settings.host, settings.port)
+            for link in self._links.values():
+                if settings.dials(link.peer):
+                    tasks.start_soon(self._dial_forever, link)
+            task_status.started(port)
+
+    def broadcast(self, message: Delivered, *, to: Literal["validators", "all"]) -> int:
+        """Queue `message` for the connected peers chosen; never blocks. Returns for how many."""
+        frame = to_frame(message)
+        bulk = isinstance(message, Transactions)
+        links = self._validators if to == "validators" else self._links.values()
+        return sum(link.queue(frame, bulk=bulk) for link in links)
+
+    def send(self, peer: str, message: Delivered) -> bool:
+        """Queue `message` for one peer; never blocks. False if it is not connected."""
+        link = self._links.get(peer)
+        bulk = isinstance(message, Transactions)
+        return link is not None and link.queue(to_frame(message), bulk=bulk)
+
+    def peers(self) -> list[PeerStatus]:
+        """All peers that we keep a connection with, in the order of the settings."""
+        return [link.status() for link in self._links.values()]
+
+    def reload_tls(self) -> bool:
+        """As `Tls.reload`; connections that are up stay up."""
+        return self._settings.tls.reload()
+
+    async def _dial_forever(self, link: Link) -> None:
+        timing = self._settings.timing
+        pause = timing.redial_min
+        while True:
+            up_since = time.monotonic()
+            try:
+                session = await dial((link.peer.host, link.peer.port), link.peer, self._terms)
+            except (PeerError, OSError) as error:
+                self._note_failed_dial(link, error)
+            else:
+                up_since = time.monotonic()
+                await self._serve(link, session)
+                if time.monotonic() - up_since > timing.redial_max:
+                    pause = timing.redial_min
+            # Jitter, so that a network that comes back is not dialled by everybody at once.
+            await anyio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+            pause = min(pause * 2, timing.redial_max)
+
+    def _note_failed_dial(self, link: Link, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if isinstance(error, PeerError) and error.reason not in _NOT_OURS:
+            self._refusals(error, peer=link.peer.name)
+        elif text != link.last_error:
+            _log.info("peer_unreachable", peer=link.peer.name, error=text)
+        link.last_error = text
+
+    def _admit(self, name: str) -> None:
+        """Whether the member `name`, which connects to us, may."""
+        link = self._links.get(name)
+        if link is None or self._settings.dials(link.peer):
+            raise PeerError("unexpected", f"{name} is not to connect to us")
+        if link.session and link.silence() < 1.5 * self._settings.timing.heartbeat:
+            raise PeerError("duplicate", f"{name} is connected already")
+
+    async def _serve_accepted(self, session: Session) -> None:
+        try:
+            self._admit(session.peer)  # again: another connection of it may have been quicker
+        except PeerError as error:
+            self._refusals(error, peer=session.peer, address=session.address)
+            await session.close()
+            return
+        link = self._links[session.peer]
+        await link.end("replaced by a newer connection")
+        await self._serve(link, session)
+
+    async def _serve(self, link: Link, session: Session) -> None:
+        """Exchange messages until the connection fails, whoever is at fault."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                link.begin(session, tasks.cancel_scope)
+                self._handler.on_connected(link.peer.name, session.hello)
+                tasks.start_soon(self._heartbeat, link, session)
+                tasks.start_soon(self._write, link, session)
+                await self._read(link, session)
+        finally:
+            link.ended()
+            self._handler.on_disconnected(link.peer.name)
+            await session.close()
+
+    async def _read(self, link: Link, session: Session) -> None:
+        try:
+            while True:
+                message: Message = await session.receive(Message)
+                link.busy = True
+                await self._handle(link, message)
+                link.busy = False
+                session.heard = time.monotonic()
+        except PeerError as error:
+            self._refusals(error, peer=link.peer.name, address=session.address)
+            link.fail(str(error))
+        except OSError as error:
+            link.fail(str(error))
+
+    async def _handle(self, link: Link, message: Message) -> None:
+        match message:
+            case Ping(n):
+                link.queue(to_frame(Pong(n)))
+            case Pong(n):
+                link.pong(n)
+            case Hello():
+                raise PeerError("unexpected", "a second hello")
+            case _:
+                if isinstance(message, Status):
+                    link.height, link.view = message.height, message.view
+                await self._deliver(link.peer.name, message)
+
+    async def _deliver(self, peer: str, message: Delivered) -> None:
+        try:
+            await self._handler.on_message(peer, message)
+        except (RefusedError, ProtocolError) as error:
+            raise PeerError("malformed", f"{type(message).__name__} refused: {error}") from error
+        except StorageError:
+            raise  # the disk failed, not the peer; the node must not go on
+        except Exception as error:
+            # What one peer can trigger must not take the node, and so the network, down.
+            _log.exception("message_handling_failed", peer=peer, message=type(message).__name__)
+            raise PeerError("internal", f"handling a message failed: {error!r}") from error
+
+    async def _write(self, link: Link, session: Session) -> None:
+        try:
+            while True:
+                await session.send(await link.outbox.batch())
+        except OSError as error:
+            link.fail(str(error))
+
+    async def _heartbeat(self, link: Link, session: Session) -> None:
+        timing = self._settings.timing
+        while True:
+            link.ping()
+            await anyio.sleep(timing.heartbeat)
+            fault: PeerError | None = None
+            if session.has_expired:
+                fault = PeerError("expired", "the peer's certificate has run out")
+            elif link.silence() > timing.silence:
+                fault = PeerError("timeout", f"silent for {timing.silence:g} s")
+            if fault is not None:
+                self._refusals(fault, peer=link.peer.name, address=session.address)
+                link.fail(str(fault))
