@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client can ask for, the same over REST and JSON-RPC.
+
+Arguments arrive as whatever the client sent; each operation checks them and raises `RefusedError`
+naming the argument, its value and what was expected. Code "not_found" means a well-formed question
+about something that does not exist.
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Sequence
+from typing import Any
+
+import anyio.to_thread
+import msgspec
+
+from holdfast_node.api.limits import Limits
+from holdfast_node.api.service import (
+    AccountView,
+    BlockSummary,
+    LatencySample,
+    NodeStatus,
+    Service,
+    TransactionStatus,
+    ValidatorView,
+    Verdict,
+)
+from holdfast_node.api.views import BlockView, block_view, text_or_base64
+from holdfast_node.chain.crypto import format_address, parse_address
+from holdfast_node.chain.transaction import MAX_KEY_LENGTH, MAX_TRANSACTION_BYTES
+from holdfast_node.errors import RefusedError
+from holdfast_node.observe.metrics import Metrics
+
+MAX_HEIGHT = 2**63 - 1
+_MAX_BASE64 = (MAX_TRANSACTION_BYTES + 2) // 3 * 4
+_SMALL_BLOCK = 50  # transactions that are rendered faster than handed to a thread
+
+
+class Verdicts(msgspec.Struct, frozen=True):
+    """One verdict for each submitted transaction, in order."""
+
+    results: list[Verdict]
+
+
+class BlockList(msgspec.Struct, frozen=True):
+    """`height` is that of the last committed block."""
+
+    height: int
+    blocks: list[BlockSummary]
+
+
+class ValidatorList(msgspec.Struct, frozen=True):
+    tolerated_faults: int
+    quorum: int
+    validators: list[ValidatorView]
+
+
+class LatencyList(msgspec.Struct, frozen=True):
+    samples: list[LatencySample]
+
+
+class ValueView(msgspec.Struct, frozen=True):
+    """`value` is Base64; `text` the same as text if it is UTF-8, else None."""
+
+    address: str
+    key: str
+    value: str | None
+    text: str | None
+
+
+class Operations:
+    """The operations on a service, within limits."""
+
+    def __init__(self, service: Service, metrics: Metrics, limits: Limits) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._limits = limits
+        self._rendering = anyio.CapacityLimiter(1)  # large blocks take a core, and megabytes each
+
+    def status(self) -> NodeStatus:
+        return self._service.status()
+
+    def validators(self) -> ValidatorList:
+        members = self._service.validator_set()
+        return ValidatorList(members.tolerated_faults, members.quorum, self._service.validators())
+
+    def latency(self) -> LatencyList:
+        return LatencyList(self._service.latency_series())
+
+    async def submit(self, transactions: Any) -> Verdicts:
+        """Submit a list of Base64 texts; one of them that cannot be read spoils no other."""
+        limit = self._limits.transactions
+        if not isinstance(transactions, list) or not 1 <= len(transactions) <= limit:
+            raise RefusedError(
+                "bad_argument",
+                f"transactions = {shown(transactions)}: expected a list of 1 to {limit} texts "
+                "(Base64 of encoded transactions)",
+            )
+        verdicts: list[Verdict | None] = []
+        raws: list[bytes] = []
+        for text in transactions:
+            try:
+                raws.append(_read_base64(text))
+                verdicts.append(None)
+            except RefusedError as error:
+                verdicts.append(Verdict(None, False, error.code, error.message))  # noqa: FBT003 (the struct's order)
+        answers = iter(await self._service.submit(raws) if raws else ())
+        results = [verdict or next(answers) for verdict in verdicts]
+        for verdict in results:
+            self._metrics.transaction_submitted(verdict.code or "accepted")
+        return Verdicts(results)
+
+    def transaction(self, transaction_id: Any) -> TransactionStatus:
+        return self._service.transaction(_read_hash("id", transaction_id))
+
+    async def block(self, reference: Any) -> BlockView:
+        """A height from 1, "latest", or a block hash; heights may come as text."""
+        key = self._read_reference(reference)
+        record = self._service.block(key) if key else None
+        if record is None:
+            raise RefusedError(
+                "not_found",
+                f"block {shown(reference)}: not among the {self._service.height()} blocks of this "
+                "node (heights count from 1; 0 is genesis)",
+            )
+        members = self._service.validator_set()
+        if len(record.certified.block.transactions) <= _SMALL_BLOCK:
+            return block_view(record, members)
+        return await anyio.to_thread.run_sync(block_view, record, members, limiter=self._rendering)
+
+    def blocks(self, first: Any = None, limit: Any = None) -> BlockList:
+        """Blocks ascending from height `first`; the last `limit` (default 20) without it."""
+        count = 20 if limit is None else _read_integer("limit", limit, 1, self._limits.blocks)
+        height = self._service.height()
+        if first is None:
+            start = max(1, height - count + 1)
+        else:
+            start = _read_integer("from", first, 1, MAX_HEIGHT)
+        blocks = self._service.blocks(start, count) if start <= height else []
+        return BlockList(height, blocks)
+
+    def account(self, address: Any) -> AccountView:
+        return self._service.account(_read_address(address))
+
+    def value(self, address: Any, key: Any) -> ValueView:
+        account = _read_address(address)
+        if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH:
+            raise RefusedError(
+                "bad_argument",
+                f"key = {shown(key)}: expected a text of 1 to {MAX_KEY_LENGTH} characters",
+            )
+        value = self._service.value(account, key)
+        if value is None:
+            raise RefusedError("not_found", f"{address} has put nothing under key {shown(key)}")
+        return ValueView(address=format_address(account), key=key, **text_or_base64(value))
+
+    def _read_reference(self, reference: Any) -> int | bytes:
+        if reference == "latest":
+            return self._service.height()
+        try:
+            if isinstance(reference, str) and len(reference) == 64:
+                return _read_hash("block", reference)
+            return _read_integer("block", reference, 0, MAX_HEIGHT)
+        except RefusedError as error:
+            raise RefusedError(
+                "bad_argument",
+                f"block = {shown(reference)}: expected a height, 'latest' or 64 hexadecimal digits",
+            ) from error
+
+
+def shown(value: Any) -> str:
+    """`value` for an error message, shortened."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object of {len(value)}"
+    # The representation is ASCII, so no control characters or surrogates come back to the client.
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _read_base64(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise RefusedError("malformed", f"{shown(text)}: expected a text (Base64)")
+    if len(text) > _MAX_BASE64:
+        raise RefusedError(
+            "oversized",
+            f"{len(text)} Base64 characters: expected at most {MAX_TRANSACTION_BYTES} bytes",
+        )
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RefusedError("malformed", f"{shown(text)} is not Base64: {error}") from error
+
+
+def _read_hash(name: str, text: Any) -> bytes:
+    if isinstance(text, str) and len(text) == 64 and text.isascii() and text.isalnum():
+        try:
+            return bytes.fromhex(text)
+        except ValueError:
+            pass  # told below, with what was expected
+    raise RefusedError("bad_argument", f"{name} = {shown(text)}: expected 64 hexadecimal digits")
+
+
+def _read_integer(name: str, value: Any, least: int, most: int) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 19:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
+    raise RefusedError(
+        "bad_argument", f"{name} = {shown(value)}: expected a whole number from {least} to {most}"
+    )
+
+
+def _read_address(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise RefusedError("bad_address", f"address = {shown(text)}: expected 'hf...'")
+    return parse_address(text)

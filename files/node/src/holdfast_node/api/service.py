@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the HTTP layer needs from a node, and the values it answers with.
+
+The field names of the structs are the field names in JSON. Hashes, identifiers and public keys are
+lower-case hexadecimal; amounts and balances are integers in smallest units (up to 2^63 - 1, so a
+JavaScript client needs a parser that keeps large integers).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from holdfast_node.chain.block import CertifiedBlock
+from holdfast_node.chain.validators import ValidatorSet
+
+Role: TypeAlias = Literal["validator", "observer"]
+Progress: TypeAlias = Literal["pending", "committed", "failed", "rejected", "unknown"]
+
+
+class PeerView(msgspec.Struct, frozen=True):
+    """Another member, as this node sees it.
+
+    `height` and `view` are what the peer announced last, `latency_ms` is the round-trip time of
+    the last heartbeat, `connected_s` how long the present connection lasts; None if not known.
+    """
+
+    name: str
+    role: Role
+    connected: bool
+    height: int | None = None
+    view: int | None = None
+    latency_ms: float | None = None
+    connected_s: float | None = None
+    last_error: str | None = None
+
+
+class MempoolView(msgspec.Struct, frozen=True):
+    """Transactions that wait; `oldest_age_s` is 0 if none does."""
+
+    transactions: int
+    bytes: int
+    oldest_age_s: float = 0.0
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """Milliseconds over the recent blocks; None before there were any."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """The node and the network as it sees it.
+
+    `block_hash` is the genesis hash at height 0, and `block_time_ms` (Unix milliseconds) the time
+    of genesis. `leader` is the validator that proposes in `view`. `reason` says why the node is not
+    ready, and is None if it is.
+    """
+
+    chain_id: str
+    name: str
+    role: Role
+    version: str
+    height: int
+    block_hash: str
+    block_time_ms: int
+    state_root: str
+    view: int
+    leader: str
+    ready: bool
+    reason: str | None
+    peers: list[PeerView]
+    validators: int
+    tolerated_faults: int
+    quorum: int
+    mempool: MempoolView
+    genesis_hash: str
+    uptime_s: float
+    commit_latency_ms: Quantiles
+
+
+class ValidatorView(msgspec.Struct, frozen=True):
+    """A voting member. `connected` is true for the node that answers."""
+
+    index: int
+    name: str
+    public_key: str
+    leader: bool
+    connected: bool
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of one submitted transaction.
+
+    `id` is None if the bytes could not even be read; `code` and `reason` are None if it was
+    accepted.
+    """
+
+    id: str | None
+    accepted: bool
+    code: str | None = None
+    reason: str | None = None
+
+
+class TransactionStatus(msgspec.Struct, frozen=True):
+    """How far a transaction has come.
+
+    "failed" is committed without effect (`reason` says why), "rejected" was refused by this node a
+    short while ago, "unknown" was never seen here or has been forgotten. `height`, `index` and
+    `committed_at_ms` (the block's time) belong to "committed" and "failed".
+    """
+
+    id: str
+    status: Progress
+    height: int | None = None
+    index: int | None = None
+    reason: str | None = None
+    committed_at_ms: int | None = None
+
+
+class BlockSummary(msgspec.Struct, frozen=True):
+    """A block in a list. `transactions` counts them; `proposer` first proposed it, in `view`."""
+
+    height: int
+    hash: str
+    time_ms: int
+    view: int
+    proposer: str
+    transactions: int
+
+
+class AccountView(msgspec.Struct, frozen=True):
+    """An account that never received anything has balance 0 and nonce 0."""
+
+    address: str
+    balance: int
+    nonce: int
+
+
+class LatencySample(msgspec.Struct, frozen=True):
+    """Commit latency of one block: from its proposal reaching this node until it was durable."""
+
+    height: int
+    latency_ms: float
+    transactions: int
+
+
+class BlockRecord(NamedTuple):
+    """A committed block and, by index, why transactions in it failed (empty if none did)."""
+
+    certified: CertifiedBlock
+    failures: Mapping[int, str]
+
+
+class Service(Protocol):
+    """A node, as its API sees it.
+
+    Every method but `submit` is synchronous, quick (no more than a few reads of the store) and
+    called from the event loop's thread. Inputs are checked by the caller: identifiers and hashes
+    have 32 bytes, accounts 20, heights and limits are in range.
+    """
+
+    def status(self) -> NodeStatus:
+        """The status at this moment."""
+
+    def readiness(self) -> tuple[bool, str | None]:
+        """Whether the node is in step with the network; if not, why."""
+
+    def height(self) -> int:
+        """Height of the last committed block; 0 is genesis, which is not a block."""
+
+    def validator_set(self) -> ValidatorSet:
+        """The validators that vote now; names in answers are taken from it."""
+
+    def validators(self) -> list[ValidatorView]:
+        """The same, with what this node sees of them, by index."""
+
+    async def submit(self, raws: Sequence[bytes]) -> list[Verdict]:
+        """Check and admit encoded transactions; one verdict for each, in order.
+
+        Never raises because of what a client sent.
+        """
+
+    def transaction(self, transaction_id: bytes) -> TransactionStatus:
+        """How far the transaction has come; "unknown" rather than an error."""
+
+    def block(self, reference: int | bytes) -> BlockRecord | None:
+        """The committed block of a height (from 1) or a block hash."""
+
+    def blocks(self, first: int, limit: int) -> list[BlockSummary]:
+        """Up to `limit` committed blocks, ascending from height `first`."""
+
+    def account(self, account: bytes) -> AccountView:
+        """Balance and next nonce as of the last committed block."""
+
+    def value(self, account: bytes, key: str) -> bytes | None:
+        """What the account has put under `key`, or None."""
+
+    def latency_series(self) -> list[LatencySample]:
+        """Recent commit latencies, ascending by height; a few hundred at most."""
