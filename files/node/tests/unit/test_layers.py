@@ -4,8 +4,9 @@
 import ast
 from pathlib import Path
 
-import holdfast_node
 import pytest
+
+import holdfast_node
 
 ROOT = Path(holdfast_node.__file__).parent
 

@@ -5,9 +5,8 @@ On disk it is JSON for people; its hash is over the canonical encoding, so white
 of keys do not matter.
 """
 
-import re
 from functools import cached_property
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -15,12 +14,10 @@ from msgspec import Meta
 from holdfast_node.chain.block import MAX_VALIDATORS
 from holdfast_node.chain.codec import encode
 from holdfast_node.chain.crypto import PUBLIC_KEY_BYTES, digest, parse_address
+from holdfast_node.chain.names import CHAIN_ID, NODE_NAME
 from holdfast_node.chain.transaction import MAX_AMOUNT
 from holdfast_node.chain.validators import Validator, ValidatorSet
 from holdfast_node.errors import ConfigError, RefusedError
-
-CHAIN_ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
-NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

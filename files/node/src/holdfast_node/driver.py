@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the replica: feeds it messages and time, and carries out its effects in order.
+
+One task owns the replica and the ledger's head; everything that blocks (signatures, execution,
+disk) happens in worker threads while that task waits. On an observer there is no replica: blocks
+come from block sync only.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Protocol
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from holdfast_node.api.service import LatencySample
+from holdfast_node.chain.block import Block, CertifiedBlock
+from holdfast_node.chain.codec import encode
+from holdfast_node.config import Consensus as ConsensusSettings
+from holdfast_node.consensus import (
+    Commit,
+    Effect,
+    Entered,
+    Evidence,
+    Locked,
+    Message,
+    Persist,
+    PrePrepare,
+    Record,
+    Refused,
+    Replica,
+    Send,
+    check_message,
+)
+from holdfast_node.errors import RefusedError
+from holdfast_node.ledger.ledger import Ledger
+from holdfast_node.mempool import Mempool
+from holdfast_node.observe.metrics import Metrics
+from holdfast_node.storage.journal import Journal
+
+INBOX_MESSAGES: Final = 512
+BURST_MESSAGES: Final = 64
+JOURNAL_BYTES: Final = 16 * 2**20
+LATENCY_SAMPLES: Final = 240
+PROPOSALS_TIMED: Final = 16
+
+log = structlog.get_logger()
+
+
+class Outside(Protocol):
+    """What the driver needs of the rest of the node."""
+
+    def send(self, message: Message) -> None:
+        """Send to all connected validators."""
+
+    def announce(self) -> None:
+        """Tell all peers the new height."""
+
+    def in_step(self) -> bool:
+        """Whether a quorum is connected and no peer is known to have more blocks."""
+
+    def stalled(self) -> None:
+        """A view failed: others may lack the transactions that this node waits for."""
+
+
+@dataclass(slots=True, eq=False)
+class _Adoption:
+    certified: CertifiedBlock
+    done: anyio.Event
+    error: RefusedError | None = None
+
+
+class Driver:
+    """`clock` is monotonic, in seconds. `replica` and `journal` are None on an observer."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        mempool: Mempool,
+        replica: Replica | None,
+        journal: Journal | None,
+        settings: ConsensusSettings,
+        outside: Outside,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.ledger = ledger
+        self.mempool = mempool
+        self.replica = replica
+        self.journal = journal
+        self.latencies: deque[LatencySample] = deque(maxlen=LATENCY_SAMPLES)
+        self.last_commit: float | None = None
+        self._settings = settings
+        self._outside = outside
+        self._metrics = metrics
+        self._clock = clock
+        self._started = clock()
+        self._inbox, self._queue = anyio.create_memory_object_stream[Message | _Adoption | None](
+            INBOX_MESSAGES
+        )
+        self._awake = False
+        self._proposal_seen: OrderedDict[bytes, float] = OrderedDict()
+        self._step_began = self._started
+        self._evidence_seen: set[tuple[int, str, int, int]] = set()
+
+    # From other tasks.
+
+    async def receive(self, message: Message) -> None:
+        """Take a message from a peer; waits while too many are queued (back-pressure)."""
+        await self._inbox.send(message)
+
+    async def adopt(self, certified: CertifiedBlock) -> None:
+        """Commit a block that block sync fetched; its certificate has been checked.
+
+        Returns when it is durable, or was already. Raises `RefusedError` if it does not fit.
+        """
+        adoption = _Adoption(certified, anyio.Event())
+        await self._inbox.send(adoption)
+        await adoption.done.wait()
+        if adoption.error is not None:
+            raise adoption.error
+
+    def wake(self) -> None:
+        """There may be something to propose or to expect."""
+        if not self._awake:
+            try:
+                self._inbox.send_nowait(None)
+                self._awake = True
+            except anyio.WouldBlock:
+                pass  # the inbox is full: the loop is awake anyway
+
+    # The one task.
+
+    async def run(self) -> None:
+        """Drive until cancelled. Raises `StorageError` when a vote or a block cannot be stored."""
+        with self._inbox, self._queue:
+            if self.replica is not None:
+                await self._carry_out(self.replica.repeat())
+            while True:
+                await self._step()
+
+    async def _step(self) -> None:
+        burst: list[Message | _Adoption | None] = []
+        if self._queue.statistics().current_buffer_used == 0:
+            with anyio.move_on_after(max(0.0, self._next_deadline() - self._clock())):
+                burst.append(await self._queue.receive())
+        while len(burst) < BURST_MESSAGES:
+            try:
+                burst.append(self._queue.receive_nowait())
+            except anyio.WouldBlock:
+                break
+        effects: list[Effect] = []
+        for item in burst:
+            if item is None:
+                self._awake = False
+            elif isinstance(item, _Adoption):
+                await self._carry_out(effects)
+                effects = []
+                await self._adopt(item)
+            elif self.replica is not None:
+                if isinstance(item, PrePrepare):
+                    await self._examine(self.replica, item)
+                effects += self.replica.receive(item, self._clock())
+        await self._carry_out(effects)
+        if self.replica is not None:
+            await self._carry_out(self.replica.timeout(self._clock()))
+            await self._work(self.replica)
+
+    def _next_deadline(self) -> float:
+        if self.replica is None:
+            return inf
+        timer = self.replica.next_timer()
+        due = self._due()
+        return min(inf if timer is None else timer, inf if due is None else due)
+
+    def _due(self) -> float | None:
+        """When to propose, or to begin to expect a proposal; None if that is up to others."""
+        if self.replica is None or self.replica.decided or not self._outside.in_step():
+            return None
+        mine = self.replica.wants_proposal
+        if mine and (self.last_commit is None or self.replica.view != self.replica.first_view):
+            return self._started
+        due = (self.last_commit or self._started) + self._interval()
+        return due if mine or due > self._clock() else None
+
+    def _interval(self) -> float:
+        """Seconds from one block to the next."""
+        if self._has_work():
+            return self._settings.block_interval_ms / 1000
+        return self._settings.empty_block_interval_ms / 1000
+
+    def _has_work(self) -> bool:
+        return bool(self.mempool.candidates(self._settings.max_block_bytes, 1))
+
+    async def _work(self, replica: Replica) -> None:
+        """Propose if it is this validator's turn; otherwise expect the leader to."""
+        if replica.decided or not self._outside.in_step():
+            return
+        now = self._clock()
+        if self._has_work() or now >= (self.last_commit or self._started) + self._interval():
+            replica.expect(now)
+        due = self._due()
+        if not replica.wants_proposal or due is None or due > now:
+            return
+        height, view = replica.height, replica.view
+        candidates = self.mempool.candidates(
+            self._settings.max_block_bytes, self._settings.max_block_transactions
+        )
+        block = await to_thread.run_sync(
+            lambda: self.ledger.prepare_proposal(candidates, view=view)
+        )
+        self._metrics.step("propose", self._clock() - now)
+        if replica.wants_proposal and (replica.height, replica.view) == (height, view):
+            self._note_proposal(block.hash, now)
+            await self._carry_out(replica.propose(block, self._clock()))
+
+    def _note_proposal(self, block_hash: bytes, now: float) -> None:
+        self._proposal_seen.setdefault(block_hash, now)
+        while len(self._proposal_seen) > PROPOSALS_TIMED:
+            self._proposal_seen.popitem(last=False)
+
+    async def _examine(self, replica: Replica, message: PrePrepare) -> None:
+        """Execute a proposal in a worker thread; the replica then finds the verdict cached."""
+        if message.height != replica.height or replica.decided or message.view < replica.view:
+            return
+        now = self._clock()
+        try:
+            check_message(message, chain_id=replica.chain_id, validators=replica.validators)
+            self._note_proposal(message.block.hash, now)
+            await to_thread.run_sync(self._process, message.block)
+        except RefusedError:
+            return  # the replica comes to the same verdict, and reports it
+        self._metrics.step("validate", self._clock() - now)
+
+    def _process(self, block: Block) -> None:
+        self.ledger.verify_transactions(block.transactions)
+        self.ledger.process_proposal(block)
+
+    async def _adopt(self, adoption: _Adoption) -> None:
+        try:
+            if adoption.certified.block.height > self.ledger.height:
+                await self._commit(adoption.certified, synced=True)
+        except RefusedError as error:
+            adoption.error = error
+        finally:
+            adoption.done.set()
+
+    async def _carry_out(self, effects: list[Effect]) -> None:
+        await self._persist([e.record for e in effects if isinstance(e, Persist)])
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._outside.send(effect.message)
+                case Commit():
+                    self._metrics.quorum_reached("commit", self._clock() - self._step_began)
+                    self._metrics.step("commit", self._clock() - self._step_began)
+                    await self._commit(effect.certified, synced=False)
+                case Evidence():
+                    self._report(effect)
+                case Refused():
+                    log.warning(
+                        "consensus message refused",
+                        validator=effect.validator,
+                        code=effect.code,
+                        reason=effect.reason,
+                    )
+                case Persist():
+                    pass
+
+    async def _persist(self, records: list[Record]) -> None:
+        if not records or self.journal is None:
+            return
+        began = self._clock()
+        journal, encoded = self.journal, [encode(record) for record in records]
+        await to_thread.run_sync(journal.append, encoded)
+        now = self._clock()
+        self._metrics.step("persist", now - began)
+        for record in records:
+            if isinstance(record, Locked):
+                self._metrics.quorum_reached("prepare", began - self._step_began)
+                self._metrics.step("prepare", began - self._step_began)
+            elif isinstance(record, Entered):
+                self._metrics.view_changed()
+                self._outside.stalled()
+        self._step_began = now
+
+    async def _commit(self, certified: CertifiedBlock, *, synced: bool) -> None:
+        committed = await to_thread.run_sync(self.ledger.commit, certified)
+        now = self.last_commit = self._clock()
+        header = certified.block.header
+        self.mempool.committed(committed.transaction_ids, committed.next_nonces, header.time_ms)
+        seen = self._proposal_seen.pop(certified.certificate.block_hash, None)
+        latency = None if seen is None or synced else now - seen
+        if latency is not None:
+            sample = LatencySample(header.height, latency * 1000, len(certified.block.transactions))
+            self.latencies.append(sample)
+        self._metrics.step("persist", committed.duration_s)
+        self._metrics.block_committed(
+            transactions=len(committed.receipts),
+            failed=sum(receipt.failed_reason is not None for receipt in committed.receipts),
+            latency_s=latency,
+            synced=synced,
+        )
+        self._outside.announce()
+        if self.replica is not None:
+            self._evidence_seen.clear()
+            if self.journal is not None and self.journal.size > JOURNAL_BYTES:
+                await to_thread.run_sync(self.journal.reset, [])
+            await self._carry_out(self.replica.advance(header.height, header.view, self._clock()))
+
+    def _report(self, evidence: Evidence) -> None:
+        key = (evidence.validator, evidence.kind, evidence.height, evidence.view)
+        if self.replica is None or key in self._evidence_seen:
+            return
+        self._evidence_seen.add(key)
+        self._metrics.misbehaviour("equivocation")
+        log.error(
+            "a validator signed two different blocks",
+            validator=self.replica.validators[evidence.validator].name,
+            step=evidence.kind,
+            height=evidence.height,
+            view=evidence.view,
+            blocks=[evidence.first.hex(), evidence.second.hex()],
+        )

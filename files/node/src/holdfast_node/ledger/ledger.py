@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application behind the consensus, in ABCI's shape: checks, proposes, executes, commits."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from time import perf_counter
+from typing import Final
+
+from holdfast_node.chain.block import Block, CertifiedBlock, Header
+from holdfast_node.chain.codec import encode
+from holdfast_node.chain.crypto import parse_address
+from holdfast_node.chain.genesis import Genesis
+from holdfast_node.chain.merkle import merkle_root
+from holdfast_node.errors import RefusedError, StorageError
+from holdfast_node.ledger.checking import CheckedTransaction, TransactionChecker
+from holdfast_node.ledger.execution import execute, fault
+from holdfast_node.ledger.state import AccountState, StateView, account_key, value_key
+from holdfast_node.ledger.state_tree import StateTree, TreeUpdate
+from holdfast_node.storage.store import Location, Receipt, Store
+
+# Blocks that compete for one height, one per view, whose execution is remembered.
+_MAX_EXECUTIONS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did. `next_nonces` has an entry for every sender in the block.
+
+    `duration_s` is the time of the commit, with execution if the block was not executed before.
+    """
+
+    block: Block
+    receipts: tuple[Receipt, ...]
+    transaction_ids: tuple[bytes, ...]
+    next_nonces: Mapping[bytes, int]
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    height: int
+    hash: bytes
+    time_ms: int
+    view: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Execution:
+    block: Block
+    transaction_ids: tuple[bytes, ...]
+    receipts: tuple[Receipt, ...]
+    next_nonces: Mapping[bytes, int]
+    update: TreeUpdate
+
+
+class Ledger:
+    """State machine over a `Store`.
+
+    Deterministic except for `now_ms` (Unix milliseconds). `check_transaction`,
+    `verify_transactions` and the queries may be called from any thread at any time. The methods
+    about blocks exclude each other: called from two threads, one waits for the other.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        genesis: Genesis,
+        now_ms: Callable[[], int],
+        max_clock_drift_ms: int = 1000,
+    ) -> None:
+        """Raise `StorageError` if the store belongs to another genesis or contradicts itself."""
+        self.store = store
+        self.genesis = genesis
+        self._now_ms = now_ms
+        self._max_clock_drift_ms = max_clock_drift_ms
+        self._checker = TransactionChecker(genesis.chain_id)
+        self._lock = Lock()
+        self._executions: dict[bytes, _Execution] = {}
+        stored_genesis = store.genesis_hash()
+        if stored_genesis is None:
+            store.initialise(genesis.hash, genesis.chain_id, _opening_state(genesis).entries)
+        elif stored_genesis != genesis.hash:
+            raise StorageError(
+                f"the stored chain has genesis {stored_genesis.hex()}, the configured genesis of "
+                f"chain {genesis.chain_id!r} is {genesis.hash.hex()}: configure the genesis that "
+                "belongs to this data folder, or an empty data folder for this genesis"
+            )
+        self._tree = StateTree(store.leaves(), store.bucket_leaves)
+        self._head = self._load_head()
+
+    def _load_head(self) -> _Head:
+        height = self.store.height()
+        if height == 0:
+            head = _Head(0, self.genesis.hash, self.genesis.time_ms, 0)
+            state_root = _opening_state(self.genesis).root
+        else:
+            certified = self.store.block(height)
+            assert certified is not None
+            try:
+                certified.check(self.genesis.chain_id, self.genesis.validator_set)
+            except RefusedError as error:
+                raise StorageError(f"stored block {height}: {error}; {_WAY_OUT}") from error
+            header = certified.block.header
+            if header.height != height:
+                raise StorageError(f"stored block {height} is block {header.height}; {_WAY_OUT}")
+            head = _Head(height, header.hash, header.time_ms, header.view)
+            state_root = header.state_root
+        if self._tree.root != state_root:
+            raise StorageError(
+                f"the stored state has root {self._tree.root.hex()}, block {height} says "
+                f"{state_root.hex()}; {_WAY_OUT}"
+            )
+        return head
+
+    @property
+    def height(self) -> int:
+        return self._head.height
+
+    @property
+    def head_hash(self) -> bytes:
+        """32 bytes; the genesis hash at height 0."""
+        return self._head.hash
+
+    @property
+    def head_time_ms(self) -> int:
+        return self._head.time_ms
+
+    @property
+    def next_view(self) -> int:
+        """The view in which the next height starts: that of the last block, 0 at height 0."""
+        return self._head.view
+
+    @property
+    def state_root(self) -> bytes:
+        return self._tree.root
+
+    # Transactions
+
+    def check_transaction(self, raw: bytes) -> CheckedTransaction:
+        """Admit a transaction from a client or a peer.
+
+        Raises `RefusedError`: oversized, malformed, foreign_chain, expired, too_far, bad_signature.
+        """
+        return self._checker.admit(raw, self._now_ms())
+
+    def verify_transactions(self, raws: Iterable[bytes]) -> None:
+        """Decode and verify the transactions of a block ahead of `process_proposal`.
+
+        Raises `RefusedError`: oversized, malformed, foreign_chain, bad_signature.
+        """
+        for raw in raws:
+            self._checker.check(raw)
+
+    # Blocks
+
+    def prepare_proposal(self, candidates: Iterable[CheckedTransaction], *, view: int) -> Block:
+        """Build the next block from those `candidates` that apply now, in their order.
+
+        Left out: wrong nonce, expired, and what would exceed the limits of the genesis.
+        """
+        with self._lock:
+            head = self._head
+            time_ms = max(self._now_ms(), head.time_ms + 1)
+            state = StateView(self.store)
+            limits = self.genesis.parameters
+            chosen: list[CheckedTransaction] = []
+            receipts = []
+            size = 0
+            for checked in candidates:
+                if len(chosen) == limits.max_block_transactions:
+                    break
+                if size + len(checked.raw) > limits.max_block_bytes:
+                    continue
+                if fault(checked, state, time_ms) is not None:
+                    continue
+                size += len(checked.raw)
+                chosen.append(checked)
+                receipts.append(execute(checked, state))
+            update = self._tree.update(state.changes)
+            raws = tuple(checked.raw for checked in chosen)
+            header = Header(
+                chain_id=self.genesis.chain_id,
+                height=head.height + 1,
+                view=view,
+                time_ms=time_ms,
+                previous=head.hash,
+                transactions_root=merkle_root(raws),
+                state_root=update.root,
+                validators_hash=self.genesis.validator_set.hash,
+            )
+            block = Block(header, raws)
+            self._remember(header.hash, _execution(block, chosen, receipts, state, update))
+            return block
+
+    def process_proposal(self, block: Block) -> None:
+        """Tell whether `block` may be the next one.
+
+        Raises `RefusedError`: "wrong_height" (not head + 1), "early_block" (its time is ahead of
+        this clock by more than the tolerated drift; may be acceptable later), else "bad_block".
+        """
+        with self._lock:
+            self._check_header(block.header)
+            latest = self._now_ms() + self._max_clock_drift_ms
+            if block.header.time_ms > latest:
+                raise RefusedError(
+                    "early_block", f"time_ms = {block.header.time_ms}: expected at most {latest}"
+                )
+            self._execute(block)
+
+    def commit(self, certified: CertifiedBlock) -> Committed:
+        """Execute and store the next block; durable when it returns.
+
+        The caller has verified the signatures of the certificate (`CertifiedBlock.check`).
+        Raises `RefusedError` as `process_proposal` does, except "early_block"; then nothing
+        changed. After a `StorageError` the ledger is as before; the disk may be ahead of it.
+        """
+        start = perf_counter()
+        with self._lock:
+            block, header = certified.block, certified.block.header
+            self._check_header(header)
+            if (certified.certificate.height, certified.certificate.block_hash) != (
+                header.height,
+                header.hash,
+            ):
+                raise _bad_block("the certificate is about another block")
+            done = self._execute(block)
+            self.store.commit(certified, done.transaction_ids, done.receipts, done.update.entries)
+            self._tree.apply(done.update)
+            self._head = _Head(header.height, header.hash, header.time_ms, header.view)
+            self._executions.clear()
+        duration = perf_counter() - start
+        return Committed(block, done.receipts, done.transaction_ids, done.next_nonces, duration)
+
+    def _check_header(self, header: Header) -> None:
+        head = self._head
+        if header.chain_id != self.genesis.chain_id:
+            raise _bad_block(f"chain {header.chain_id!r}: expected {self.genesis.chain_id!r}")
+        if header.height != head.height + 1:
+            raise RefusedError(
+                "wrong_height", f"block {header.height}: expected block {head.height + 1}"
+            )
+        if header.previous != head.hash:
+            raise _bad_block(f"follows {header.previous.hex()}: expected {head.hash.hex()}")
+        if header.validators_hash != self.genesis.validator_set.hash:
+            raise _bad_block("names another validator set")
+        if header.time_ms <= head.time_ms:
+            raise _bad_block(f"time_ms = {header.time_ms}: expected more than {head.time_ms}")
+
+    def _execute(self, block: Block) -> _Execution:
+        """Execute a block whose header fits the head; at most once per block."""
+        block_hash = block.hash
+        known = self._executions.get(block_hash)
+        # The hash covers the transactions by their root only, which must not be taken on trust.
+        if known is not None and known.block == block:
+            return known
+        limits = self.genesis.parameters
+        if len(block.transactions) > limits.max_block_transactions:
+            raise _bad_block(
+                f"{len(block.transactions)} transactions: at most {limits.max_block_transactions}"
+            )
+        size = sum(map(len, block.transactions))
+        if size > limits.max_block_bytes:
+            raise _bad_block(f"{size} bytes of transactions: at most {limits.max_block_bytes}")
+        if not block.has_valid_transactions_root():
+            raise _bad_block("the transactions do not match their root")
+        state = StateView(self.store)
+        checked_transactions = []
+        receipts = []
+        for index, raw in enumerate(block.transactions):
+            try:
+                checked = self._checker.check(raw)
+            except RefusedError as error:
+                raise _bad_block(f"transaction {index}: {error.code}: {error}") from error
+            reason = fault(checked, state, block.header.time_ms)
+            if reason is not None:
+                raise _bad_block(f"transaction {index}: {reason}")
+            checked_transactions.append(checked)
+            receipts.append(execute(checked, state))
+        update = self._tree.update(state.changes)
+        if update.root != block.header.state_root:
+            raise _bad_block(
+                f"state root {block.header.state_root.hex()}: expected {update.root.hex()}"
+            )
+        execution = _execution(block, checked_transactions, receipts, state, update)
+        self._remember(block_hash, execution)
+        return execution
+
+    def _remember(self, block_hash: bytes, execution: _Execution) -> None:
+        if len(self._executions) >= _MAX_EXECUTIONS:
+            del self._executions[next(iter(self._executions))]
+        self._executions[block_hash] = execution
+
+    # Queries
+
+    def account(self, account: bytes) -> tuple[int, int]:
+        """(balance, next nonce) of a 20-byte account identifier; (0, 0) if never used."""
+        state = StateView(self.store).account(account)
+        return state.balance, state.nonce
+
+    def next_nonce(self, account: bytes) -> int:
+        return self.account(account)[1]
+
+    def value(self, account: bytes, key: str) -> bytes | None:
+        """The value that `account` put under `key`, or None."""
+        return StateView(self.store).get(value_key(account, key))
+
+    def transaction(self, transaction_id: bytes) -> Location | None:
+        return self.store.transaction(transaction_id)
+
+    def block(self, height: int) -> CertifiedBlock | None:
+        return self.store.block(height)
+
+    def receipts(self, height: int) -> tuple[Receipt, ...] | None:
+        return self.store.receipts(height)
+
+
+_WAY_OUT: Final = (
+    "the database is damaged: move it away and let the node fetch the chain from its peers"
+)
+
+
+def _bad_block(message: str) -> RefusedError:
+    return RefusedError("bad_block", message)
+
+
+def _opening_state(genesis: Genesis) -> TreeUpdate:
+    accounts = {
+        account_key(parse_address(address)): encode(AccountState(balance, 0))
+        for address, balance in genesis.accounts.items()
+    }
+    return StateTree((), lambda _bucket: []).update(accounts)
+
+
+def _execution(
+    block: Block,
+    transactions: list[CheckedTransaction],
+    receipts: list[Receipt],
+    state: StateView,
+    update: TreeUpdate,
+) -> _Execution:
+    return _Execution(
+        block,
+        tuple(checked.id for checked in transactions),
+        tuple(receipts),
+        {checked.account: state.account(checked.account).nonce for checked in transactions},
+        update,
+    )

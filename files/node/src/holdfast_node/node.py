@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running node: makes the parts, wires them, and owns the task group they live in."""
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import anyio
+import structlog
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from holdfast_node import __version__
+from holdfast_node.api.server import create_app, serve
+from holdfast_node.chain.block import CertifiedBlock
+from holdfast_node.chain.codec import decode, encode
+from holdfast_node.config import Config
+from holdfast_node.consensus import Message, Record, Replica, Timeouts
+from holdfast_node.driver import Driver
+from holdfast_node.errors import HoldfastError, StorageError
+from holdfast_node.ledger.checking import CheckedTransaction
+from holdfast_node.ledger.ledger import Ledger
+from holdfast_node.mempool import Mempool
+from holdfast_node.net.network import Network
+from holdfast_node.net.settings import NetworkSettings, PeerSettings
+from holdfast_node.net.sync import BlockSync, SyncServer
+from holdfast_node.net.tls import Tls
+from holdfast_node.net.wire import Consensus, Delivered, Hello, Status, Transactions
+from holdfast_node.observe.metrics import Metrics, Snapshot
+from holdfast_node.service import NodeService
+from holdfast_node.storage.journal import Journal
+from holdfast_node.storage.sqlite import SqliteStore
+
+STOP_SECONDS: Final = 10.0
+CHECKPOINT_SECONDS: Final = 5.0
+GOSSIP_TRANSACTIONS: Final = 500
+GOSSIP_BYTES: Final = 1_048_576
+
+log = structlog.get_logger()
+
+
+class Node:
+    """The parts of one node. Also the network's `Handler` and the driver's `Outside`."""
+
+    def __init__(self, config: Config, store: SqliteStore, journal: Journal | None) -> None:
+        self.config = config
+        genesis = config.read_genesis()
+        key = config.read_validator_key()
+        self.metrics = Metrics(
+            version=__version__, chain_id=config.chain_id, name=config.name, role=config.role
+        )
+        self.ledger = Ledger(store, genesis, lambda: time.time_ns() // 1_000_000)
+        self.mempool = Mempool(
+            config.mempool.max_bytes,
+            config.mempool.max_transactions,
+            config.mempool.max_per_sender,
+            time.monotonic,
+        )
+        self.tls = Tls(
+            certificate=config.tls.certificate,
+            key=config.tls.key,
+            ca=config.tls.ca,
+            trust_domain=config.tls.trust_domain,
+            chain_id=config.chain_id,
+            name=config.name,
+        )
+        settings = network_settings(config, genesis.hash, self.tls)
+        self.refused: dict[str, int] = {}
+        self.network = Network(settings, self, on_refused=self._count_refused)
+        self.sync = BlockSync(
+            settings,
+            genesis.validator_set,
+            height=lambda: self.ledger.height,
+            adopt=self._adopt,
+            on_fault=lambda peer, reason: log.warning("block sync", peer=peer, fault=reason),
+        )
+        self.sync_server = SyncServer(
+            settings,
+            blocks=store.encoded_blocks,
+            height=lambda: self.ledger.height,
+            on_refused=self._count_refused,
+        )
+        replica = None
+        index = genesis.validator_set.index_of(config.name)
+        if key is not None and index is not None and journal is not None:
+            replica = Replica(
+                chain_id=config.chain_id,
+                validators=genesis.validator_set,
+                index=index,
+                sign=key.sign,
+                check_proposal=self.ledger.process_proposal,
+                timeouts=Timeouts(
+                    view=config.consensus.view_timeout_ms / 1000,
+                    view_max=config.consensus.view_timeout_max_ms / 1000,
+                ),
+                height=self.ledger.height + 1,
+                view=self.ledger.next_view,
+                records=[decode(record, Record) for record in journal.replay()],
+            )
+        self.driver = Driver(
+            ledger=self.ledger,
+            mempool=self.mempool,
+            replica=replica,
+            journal=journal,
+            settings=config.consensus,
+            outside=self,
+            metrics=self.metrics,
+            clock=time.monotonic,
+        )
+        self.service = NodeService(
+            config=config,
+            ledger=self.ledger,
+            mempool=self.mempool,
+            driver=self.driver,
+            network=self.network,
+            sync=self.sync,
+            gossip=self._gossip,
+            clock=time.monotonic,
+        )
+        self.store = store
+        self.journal = journal
+        self.metrics.watch(self._snapshot)
+
+    async def run(self) -> None:
+        """Serve until cancelled, or until a part fails."""
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self.network.run)
+            await tasks.start(self.sync_server.run)
+            await tasks.start(self.sync.run)
+            tasks.start_soon(self.driver.run)
+            tasks.start_soon(self._checkpoint)
+            api = self.config.api.listen
+            tasks.start_soon(serve, create_app(self.service, self.metrics), api.host, api.port)
+            log.info(
+                "started",
+                name=self.config.name,
+                role=self.config.role,
+                version=__version__,
+                chain_id=self.config.chain_id,
+                height=self.ledger.height,
+                genesis=self.ledger.genesis.hash.hex(),
+            )
+
+    async def _checkpoint(self) -> None:
+        """Keep the write-ahead log short, off the commit path."""
+        while True:
+            await anyio.sleep(CHECKPOINT_SECONDS)
+            await to_thread.run_sync(self.store.checkpoint)
+
+    async def _adopt(self, certified: CertifiedBlock) -> None:
+        await self.driver.adopt(certified)
+
+    # net.network.Handler
+
+    async def on_message(self, peer: str, message: Delivered) -> None:
+        match message:
+            case Consensus():
+                if self.driver.replica is not None:
+                    await self.driver.receive(decode(message.payload, Message))
+            case Transactions():
+                await self.service.admit_from_peer(message.raws)
+            case Status():
+                self.sync.on_status(peer, message.height)
+                self.driver.wake()
+
+    def on_connected(self, peer: str, hello: Hello) -> None:
+        self.sync.on_status(peer, hello.height)
+        waiting = [checked.raw for checked in self._waiting()]
+        if waiting and self.ledger.genesis.validator_set.index_of(peer) is not None:
+            self.network.send(peer, Transactions(tuple(waiting)))
+        self.driver.wake()
+
+    def on_disconnected(self, peer: str) -> None:
+        self.sync.on_disconnected(peer)
+
+    def hello_height(self) -> int:
+        return self.ledger.height
+
+    # driver.Outside
+
+    def send(self, message: Message) -> None:
+        self.network.broadcast(Consensus(encode(message)), to="validators")
+
+    def announce(self) -> None:
+        status = Status(self.ledger.height, self.ledger.head_hash, self.service.view())
+        self.network.broadcast(status, to="all")
+
+    def in_step(self) -> bool:
+        validators = self.ledger.genesis.validator_set
+        connected = sum(p.connected and p.role == "validator" for p in self.network.peers())
+        quorate = connected + 1 >= validators.quorum  # alone, waiting for a leader is pointless
+        return quorate and self.sync.target_height <= self.ledger.height
+
+    def stalled(self) -> None:
+        self._gossip([checked.raw for checked in self._waiting()])
+
+    def _waiting(self) -> list[CheckedTransaction]:
+        return self.mempool.candidates(GOSSIP_BYTES, GOSSIP_TRANSACTIONS)
+
+    def _gossip(self, raws: list[bytes]) -> None:
+        for page in pages(raws):
+            self.network.broadcast(Transactions(page), to="validators")
+
+    def _count_refused(self, reason: str) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def _snapshot(self) -> Snapshot:
+        peers = self.network.peers()
+        pool = self.mempool.statistics()
+        sizes = self.store.statistics()
+        return Snapshot(
+            height=self.ledger.height,
+            view=self.service.view(),
+            ready=self.service.readiness()[0],
+            peers_connected=sum(peer.connected for peer in peers),
+            peers_configured=len(peers),
+            mempool_transactions=pool.transactions,
+            mempool_bytes=pool.bytes,
+            missing_validators=self.service.missing_validators(peers),
+            certificate_expiry=self.tls.not_after,
+            storage_bytes=sizes.database_bytes + sizes.write_ahead_log_bytes,
+            journal_bytes=0 if self.journal is None else self.journal.size,
+            sync_target_height=self.sync.target_height,
+            refused_connections=self.refused,
+            dropped_frames={peer.name: peer.dropped for peer in peers},
+            peer_latency_s={p.name: p.latency_s for p in peers if p.latency_s is not None},
+        )
+
+
+def pages(raws: list[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Split transactions into messages of bounded count and size."""
+    page: list[bytes] = []
+    size = 0
+    for raw in raws:
+        if page and (len(page) == GOSSIP_TRANSACTIONS or size + len(raw) > GOSSIP_BYTES):
+            yield tuple(page)
+            page, size = [], 0
+        page.append(raw)
+        size += len(raw)
+    if page:
+        yield tuple(page)
+
+
+def network_settings(config: Config, genesis_hash: bytes, tls: Tls) -> NetworkSettings:
+    """Translate the configuration for the network layer."""
+    return NetworkSettings(
+        name=config.name,
+        role=config.role,
+        chain_id=config.chain_id,
+        genesis_hash=genesis_hash,
+        host=config.p2p.listen.host,
+        port=config.p2p.listen.port,
+        sync_host=config.p2p.sync_listen.host,
+        sync_port=config.p2p.sync_listen.port,
+        peers=tuple(
+            PeerSettings(
+                name=peer.name,
+                role=peer.role,
+                host=peer.address.host,
+                port=peer.address.port,
+                sync_host=peer.sync_address.host,
+                sync_port=peer.sync_address.port,
+            )
+            for peer in config.peers
+        ),
+        tls=tls,
+        max_block_bytes=config.read_genesis().parameters.max_block_bytes,
+    )
+
+
+@contextmanager
+def data_folder(path: Path) -> Iterator[Path]:
+    """Make the data folder if need be, and hold it: two nodes on one folder would vote twice.
+
+    Raises `StorageError` if another process has it.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"data_dir = {path}: another node is running on this folder; stop it first, or "
+                "give this one a folder of its own"
+            ) from error
+        yield path
+    finally:
+        os.close(lock)
+
+
+async def run(config: Config) -> None:
+    """Run a node until SIGTERM or SIGINT; SIGHUP reloads its TLS identity.
+
+    Raises `ConfigError` or `StorageError` if it cannot start or go on.
+    """
+    with data_folder(config.data_dir) as folder:
+        store = SqliteStore(folder / "chain.db")
+        journal = None
+        try:
+            if config.role == "validator":
+                journal = Journal(folder / "votes.journal")
+                if journal.torn_bytes:
+                    log.warning("a half-written vote was dropped", bytes=journal.torn_bytes)
+            node = Node(config, store, journal)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_signals, tasks, node)
+                await node.run()
+        except BaseException as error:
+            cause = error  # task groups wrap what ends them
+            while len(getattr(cause, "exceptions", ())) == 1:
+                cause = cause.exceptions[0]  # type: ignore[attr-defined]  # just looked
+            if isinstance(cause, HoldfastError):
+                raise cause from None
+            raise
+        finally:
+            if journal is not None:
+                journal.close()
+            store.close()
+            log.info("stopped", name=config.name)
+
+
+async def _signals(tasks: TaskGroup, node: Node) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                log.info("identity reloaded" if node.tls.reload() else "identity not reloaded")
+                continue
+            log.info("stopping", signal=signal.Signals(number).name)
+            # Everything on disk survives a kill: better an abrupt end than none.
+            last_resort = threading.Timer(STOP_SECONDS, os._exit, args=(1,))
+            last_resort.daemon = True
+            last_resort.start()
+            tasks.cancel_scope.cancel()
+            return

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API answers from: a view over the parts of a running node, and the way in."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from statistics import quantiles
+from typing import Final
+
+from anyio import to_thread
+
+from holdfast_node import __version__
+from holdfast_node.api.service import (
+    AccountView,
+    BlockRecord,
+    BlockSummary,
+    LatencySample,
+    MempoolView,
+    NodeStatus,
+    PeerView,
+    Quantiles,
+    TransactionStatus,
+    ValidatorView,
+    Verdict,
+)
+from holdfast_node.chain.crypto import format_address
+from holdfast_node.chain.transaction import transaction_id
+from holdfast_node.chain.validators import ValidatorSet
+from holdfast_node.config import Config
+from holdfast_node.driver import Driver
+from holdfast_node.errors import RefusedError
+from holdfast_node.ledger.checking import CheckedTransaction
+from holdfast_node.ledger.ledger import Ledger
+from holdfast_node.mempool import Mempool
+from holdfast_node.net.network import Network, PeerStatus
+from holdfast_node.net.sync import BlockSync
+
+REJECTED_REMEMBERED: Final = 10_000
+# The head may be this much older than a new block should be before the network counts as halted.
+HALT_VIEWS: Final = 3
+# A peer that is this many blocks behind does not vote any more.
+MISSING_BLOCKS: Final = 3
+
+
+class NodeService:
+    """Implements `api.service.Service`; `gossip` hands accepted transactions to the validators."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        ledger: Ledger,
+        mempool: Mempool,
+        driver: Driver,
+        network: Network,
+        sync: BlockSync,
+        gossip: Callable[[list[bytes]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._mempool = mempool
+        self._driver = driver
+        self._network = network
+        self._sync = sync
+        self._gossip = gossip
+        self._clock = clock
+        self._started = clock()
+        self._rejected: OrderedDict[bytes, str] = OrderedDict()
+
+    # State
+
+    def height(self) -> int:
+        return self._ledger.height
+
+    def validator_set(self) -> ValidatorSet:
+        return self._ledger.genesis.validator_set
+
+    def view(self) -> int:
+        """The view this node is in; an observer is in the last block's."""
+        replica = self._driver.replica
+        return self._ledger.next_view if replica is None else replica.view
+
+    def missing_validators(self, peers: Sequence[PeerStatus]) -> int:
+        """How many other validators are not connected or have fallen behind."""
+        return sum(
+            peer.role == "validator"
+            and (not peer.connected or peer.height + MISSING_BLOCKS < self._ledger.height)
+            for peer in peers
+        )
+
+    def readiness(self) -> tuple[bool, str | None]:
+        validators = self.validator_set()
+        connected = sum(p.connected and p.role == "validator" for p in self._network.peers())
+        if self._driver.replica is not None:
+            connected += 1
+            needed = validators.quorum
+        else:
+            needed = validators.tolerated_faults + 1
+        height, target = self._ledger.height, self._sync.target_height
+        settings = self._config.consensus
+        allowed = settings.empty_block_interval_ms + HALT_VIEWS * settings.view_timeout_ms
+        last = self._driver.last_commit
+        if connected < needed:
+            return False, f"connected to {connected} validators, needs {needed} (itself included)"
+        if target > height + 1:
+            return False, f"catching up: at block {height} of {target}"
+        if last is None:
+            return False, "no block was committed since the start"
+        age = self._clock() - last
+        if age > allowed / 1000:
+            return False, f"the network makes no progress: last block {age:.0f} s ago"
+        return True, None
+
+    def status(self) -> NodeStatus:
+        ready, reason = self.readiness()
+        ledger, validators, view = self._ledger, self.validator_set(), self.view()
+        pool = self._mempool.statistics()
+        return NodeStatus(
+            chain_id=self._config.chain_id,
+            name=self._config.name,
+            role=self._config.role,
+            version=__version__,
+            height=ledger.height,
+            block_hash=ledger.head_hash.hex(),
+            block_time_ms=ledger.head_time_ms,
+            state_root=ledger.state_root.hex(),
+            view=view,
+            leader=validators[validators.leader(view)].name,
+            ready=ready,
+            reason=reason,
+            peers=[self._peer_view(peer) for peer in self._network.peers()],
+            validators=len(validators),
+            tolerated_faults=validators.tolerated_faults,
+            quorum=validators.quorum,
+            mempool=MempoolView(
+                transactions=pool.transactions, bytes=pool.bytes, oldest_age_s=pool.oldest_age_s
+            ),
+            genesis_hash=ledger.genesis.hash.hex(),
+            uptime_s=self._clock() - self._started,
+            commit_latency_ms=self._quantiles(),
+        )
+
+    def _peer_view(self, peer: PeerStatus) -> PeerView:
+        return PeerView(
+            name=peer.name,
+            role=peer.role,
+            connected=peer.connected,
+            height=peer.height if peer.connected else None,
+            view=peer.view if peer.connected else None,
+            latency_ms=None if peer.latency_s is None else peer.latency_s * 1000,
+            connected_s=max(0.0, time.time() - peer.since) if peer.connected else None,
+            last_error=peer.last_error,
+        )
+
+    def _quantiles(self) -> Quantiles:
+        latencies = [sample.latency_ms for sample in self._driver.latencies]
+        if not latencies:
+            return Quantiles()
+        if len(latencies) == 1:
+            return Quantiles(p50=latencies[0], p99=latencies[0])
+        cuts = quantiles(latencies, n=100, method="inclusive")
+        return Quantiles(p50=cuts[49], p99=cuts[98])
+
+    def validators(self) -> list[ValidatorView]:
+        validators = self.validator_set()
+        leader = validators.leader(self.view())
+        connected = {peer.name for peer in self._network.peers() if peer.connected}
+        connected.add(self._config.name)
+        return [
+            ValidatorView(
+                index=i,
+                name=validator.name,
+                public_key=validator.public_key.hex(),
+                leader=i == leader,
+                connected=validator.name in connected,
+            )
+            for i, validator in enumerate(validators)
+        ]
+
+    def latency_series(self) -> list[LatencySample]:
+        return list(self._driver.latencies)
+
+    # Blocks, transactions, accounts
+
+    def block(self, reference: int | bytes) -> BlockRecord | None:
+        height = (
+            reference if isinstance(reference, int) else self._ledger.store.block_height(reference)
+        )
+        certified = None if height is None else self._ledger.block(height)
+        if height is None or certified is None:
+            return None
+        receipts = self._ledger.receipts(height) or ()
+        failures = {
+            i: receipt.failed_reason
+            for i, receipt in enumerate(receipts)
+            if receipt.failed_reason is not None
+        }
+        return BlockRecord(certified, failures)
+
+    def blocks(self, first: int, limit: int) -> list[BlockSummary]:
+        validators = self.validator_set()
+        found = []
+        for height in range(max(1, first), min(first + limit - 1, self._ledger.height) + 1):
+            summary = self._ledger.store.summary(height)
+            if summary is None:
+                break
+            header = summary.header
+            found.append(
+                BlockSummary(
+                    height=height,
+                    hash=summary.hash.hex(),
+                    time_ms=header.time_ms,
+                    view=header.view,
+                    proposer=validators[validators.leader(header.view)].name,
+                    transactions=summary.transactions,
+                )
+            )
+        return found
+
+    def account(self, account: bytes) -> AccountView:
+        balance, nonce = self._ledger.account(account)
+        return AccountView(address=format_address(account), balance=balance, nonce=nonce)
+
+    def value(self, account: bytes, key: str) -> bytes | None:
+        return self._ledger.value(account, key)
+
+    def transaction(self, transaction_id: bytes) -> TransactionStatus:
+        identifier = transaction_id.hex()
+        location = self._ledger.transaction(transaction_id)
+        if location is not None:
+            summary = self._ledger.store.summary(location.height)
+            return TransactionStatus(
+                id=identifier,
+                status="committed" if location.failed_reason is None else "failed",
+                height=location.height,
+                index=location.index,
+                reason=location.failed_reason,
+                committed_at_ms=None if summary is None else summary.header.time_ms,
+            )
+        if transaction_id in self._mempool:
+            return TransactionStatus(id=identifier, status="pending")
+        reason = self._rejected.get(transaction_id)
+        if reason is not None:
+            return TransactionStatus(id=identifier, status="rejected", reason=reason)
+        return TransactionStatus(id=identifier, status="unknown")
+
+    # The way in
+
+    async def submit(self, raws: Sequence[bytes]) -> list[Verdict]:
+        checked = await to_thread.run_sync(self._check, raws)
+        verdicts, accepted = [], []
+        for raw, result in zip(raws, checked, strict=True):
+            error = result if isinstance(result, RefusedError) else self._admit(result)
+            identifier = transaction_id(raw)
+            if error is None:
+                accepted.append(raw)
+                self._rejected.pop(identifier, None)
+                verdicts.append(Verdict(id=identifier.hex(), accepted=True))
+                continue
+            readable = error.code not in {"malformed", "oversized"}
+            if readable:
+                self._remember_rejected(identifier, error)
+            verdicts.append(
+                Verdict(
+                    id=identifier.hex() if readable else None,
+                    accepted=False,
+                    code=error.code,
+                    reason=error.message,
+                )
+            )
+        if accepted:
+            self._gossip(accepted)
+            self._driver.wake()
+        return verdicts
+
+    async def admit_from_peer(self, raws: Sequence[bytes]) -> None:
+        """Take in transactions that a member passes on; those that do not fit are dropped."""
+        unknown = [raw for raw in raws if transaction_id(raw) not in self._mempool]
+        checked = await to_thread.run_sync(self._check, unknown)
+        if [self._admit(r) for r in checked if isinstance(r, CheckedTransaction)].count(None):
+            self._driver.wake()
+
+    def _check(self, raws: Sequence[bytes]) -> list[CheckedTransaction | RefusedError]:
+        results: list[CheckedTransaction | RefusedError] = []
+        for raw in raws:
+            try:
+                results.append(self._ledger.check_transaction(raw))
+            except RefusedError as error:
+                results.append(error)
+        return results
+
+    def _admit(self, checked: CheckedTransaction) -> RefusedError | None:
+        try:
+            self._mempool.add(checked, self._ledger.next_nonce(checked.account))
+        except RefusedError as error:
+            return error
+        return None
+
+    def _remember_rejected(self, identifier: bytes, error: RefusedError) -> None:
+        if identifier in self._mempool or self._ledger.transaction(identifier) is not None:
+            return  # a repeated submission: its own state says more
+        self._rejected[identifier] = f"{error.code}: {error.message}"
+        while len(self._rejected) > REJECTED_REMEMBERED:
+            self._rejected.popitem(last=False)
