@@ -137,11 +137,18 @@ class Driver:
 
     async def run(self) -> None:
         """Drive until cancelled. Raises `StorageError` when a vote or a block cannot be stored."""
-        with self._inbox, self._queue:
+        try:
             if self.replica is not None:
                 await self._carry_out(self.replica.repeat())
             while True:
                 await self._step()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the queue; nothing is taken afterwards."""
+        self._inbox.close()
+        self._queue.close()
 
     async def _step(self) -> None:
         burst: list[Message | _Adoption | None] = []
