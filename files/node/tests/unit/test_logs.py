@@ -139,12 +139,12 @@ def test_text_from_outside_cannot_forge_a_line(form):
 
 def test_what_libraries_log_takes_the_same_way():
     _, stream = configured()
-    logging.getLogger("uvicorn.error").warning("slow %s", "client", extra={"password": "hunter2"})
+    logging.getLogger("some.library").warning("slow %s", "client", extra={"password": "hunter2"})
     logging.getLogger("asyncio").info("chatter")
     (event,) = events(stream)
     assert (event["event"], event["logger"], event["level"]) == (
         "slow client",
-        "uvicorn.error",
+        "some.library",
         "warning",
     )
 

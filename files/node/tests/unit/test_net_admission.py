@@ -241,7 +241,8 @@ async def test_unfinished_handshakes_are_bounded_per_address(pki):
 
 async def test_a_flood_of_strangers_does_not_disturb_members(pki, strangers):
     context = client_context(strangers, "v1")
-    async with pair(pki, second={"timing": replace(FAST, silence=5.0)}) as (v1, v2):
+    patient = {"timing": replace(FAST, silence=30.0)}
+    async with pair(pki, first=patient, second=patient) as (v1, v2):
         await until(lambda: v1.connected("v2") and v2.connected("v1"))
         for _ in range(40):
             async with connection(v2.port, context) as (reader, _):

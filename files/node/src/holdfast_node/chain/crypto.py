@@ -102,4 +102,6 @@ def parse_address(text: str) -> bytes:
     body, checksum = payload[:-4], payload[-4:]
     if sha256(sha256(body).digest()).digest()[:4] != checksum or body[:1] != _ADDRESS_VERSION:
         raise fault
+    if format_address(body[1:]) != text:  # leading zeros: one account has one spelling
+        raise fault
     return body[1:]
