@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the API answers from: a view over the parts of a running node, and the way in."""
 
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from statistics import quantiles
 from typing import Final
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from holdfast_node import __version__
 from holdfast_node.api.service import (
@@ -67,6 +68,10 @@ class NodeService:
         self._clock = clock
         self._started = clock()
         self._rejected: OrderedDict[bytes, str] = OrderedDict()
+        # Fewer threads than cores: the event loop and consensus must not queue behind admission.
+        self._checkers = CapacityLimiter(max(1, (os.cpu_count() or 1) // 2))
+        self._nonces: dict[bytes, int] = {}  # as of height `_nonces_at`
+        self._nonces_at = -1
 
     # State
 
@@ -248,7 +253,7 @@ class NodeService:
     # The way in
 
     async def submit(self, raws: Sequence[bytes]) -> list[Verdict]:
-        checked = await to_thread.run_sync(self._check, raws)
+        checked = await to_thread.run_sync(self._check, raws, limiter=self._checkers)
         verdicts, accepted = [], []
         for raw, result in zip(raws, checked, strict=True):
             error = result if isinstance(result, RefusedError) else self._admit(result)
@@ -277,7 +282,7 @@ class NodeService:
     async def admit_from_peer(self, raws: Sequence[bytes]) -> None:
         """Take in transactions that a member passes on; those that do not fit are dropped."""
         unknown = [raw for raw in raws if transaction_id(raw) not in self._mempool]
-        checked = await to_thread.run_sync(self._check, unknown)
+        checked = await to_thread.run_sync(self._check, unknown, limiter=self._checkers)
         if [self._admit(r) for r in checked if isinstance(r, CheckedTransaction)].count(None):
             self._driver.wake()
 
@@ -292,10 +297,21 @@ class NodeService:
 
     def _admit(self, checked: CheckedTransaction) -> RefusedError | None:
         try:
-            self._mempool.add(checked, self._ledger.next_nonce(checked.account))
+            self._mempool.add(checked, self._next_nonce(checked.account))
         except RefusedError as error:
             return error
         return None
+
+    def _next_nonce(self, account: bytes) -> int:
+        """Look an account's nonce up once per block, not once per transaction."""
+        height = self._ledger.height
+        if height != self._nonces_at:
+            self._nonces.clear()
+            self._nonces_at = height
+        nonce = self._nonces.get(account)
+        if nonce is None:
+            nonce = self._nonces[account] = self._ledger.next_nonce(account)
+        return nonce
 
     def _remember_rejected(self, identifier: bytes, error: RefusedError) -> None:
         if identifier in self._mempool or self._ledger.transaction(identifier) is not None:
