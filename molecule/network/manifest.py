@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Record every file of a host, or compare with what was recorded: ``manifest.py record|compare``.
+
+Covers all regular files, links and directories on file systems that outlive a reboot: type, mode,
+owner, size, mtime and SHA-256 (of directories neither size nor mtime: a temporary file that came
+and went is no change). `compare` ends with 1 and names each difference.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+RECORD = Path("/run/holdfast-manifest.json")
+PERSISTENT = {"ext2", "ext3", "ext4", "xfs", "btrfs", "overlay"}
+# What a running host changes by itself, without anyone configuring it:
+OWN_LIFE = (
+    "/var/lib/holdfast/",  # blocks are added all the time; the configuration is elsewhere
+    "/var/lib/systemd/",  # timer stamps, random seed, clock
+    "/var/log/journal/",
+    "/var/log/wtmp",  # logins and boots
+    "/var/log/btmp",
+    "/var/log/lastlog",
+    "/root/.ansible",  # Ansible puts what it runs there, and takes it away
+)
+
+
+def mounts():
+    """Mount points by whether what is below them survives a reboot."""
+    points = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, point, kind, *_ = line.split()
+        points[point] = kind in PERSISTENT
+    return points
+
+
+def describe(path):
+    """What must stay the same of one file, link or directory."""
+    found = os.lstat(path)
+    entry = [stat.filemode(found.st_mode), found.st_uid, found.st_gid]
+    if stat.S_ISREG(found.st_mode):
+        content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        entry += [found.st_size, found.st_mtime_ns, content]
+    elif stat.S_ISLNK(found.st_mode):
+        entry.append(os.readlink(path))
+    return entry
+
+
+def manifest():
+    """Describe everything on persistent file systems, by path."""
+    points = mounts()
+    entries = {}
+    for folder, folders, files in os.walk("/"):
+        paths = {name: os.path.join(folder, name) for name in folders + files}  # noqa: PTH118
+        kept = {name for name, path in paths.items() if points.get(path, True)}
+        folders[:] = [name for name in folders if name in kept]
+        for name in kept:
+            path = paths[name]
+            if not path.startswith(OWN_LIFE):
+                entries[path] = describe(path)
+    return entries
+
+
+def differences(before, now):
+    """One line for each path that came, went or changed."""
+    for path in sorted(before.keys() | now.keys()):
+        if before.get(path) != now.get(path):
+            yield f"{path}: {before.get(path, 'absent')} -> {now.get(path, 'absent')}"
+
+
+def main(command):
+    """Exit code 0 when recorded or equal, 1 when something differs."""
+    now = manifest()
+    if command == "record":
+        RECORD.write_text(json.dumps(now))
+        return 0
+    found = list(differences(json.loads(RECORD.read_text()), now))
+    RECORD.unlink()
+    print("\n".join(found))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run layers of tests and add up honestly: ``python tests/run.py lint unit ...``.
+
+Each lint tool, and each Molecule run, counts as one test; pytest and ansible-test are counted from
+the JUnit files they write. A layer that ends before it could count anything is one failure. The
+exit code is 0 only if nothing failed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+from xml.etree import ElementTree as Xml
+
+ROOT = Path(__file__).resolve().parents[1]
+NODE = ROOT / "files" / "node"
+STATE = ROOT / ".holdfast"
+REPORTS = STATE / "reports"
+sys.path.insert(0, str(ROOT / "molecule"))
+
+from lab.shell import capture, environment, say  # noqa: E402 -- the lab is no installed package
+
+# What Ansible's rules are for; the node, the lab and the tests have tools of their own.
+SHIPPED = re.compile(
+    r"(plugins|roles|playbooks|inventories|meta|changelogs|docs|tests/sanity)/|galaxy.yml|[A-Z]+\.md"
+)
+# Where the tools print for people who are not there: a width, and no colours in log files.
+STEADY = {} if sys.stdout.isatty() else {"COLUMNS": "160", "NO_COLOR": "1"}
+
+
+@dataclass
+class Count:
+    """How many tests of a layer had which end, and what could not be run here."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    not_run: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, other: Count) -> None:
+        """Add the counts of another layer or tool."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.not_run += other.not_run
+        self.failures += other.failures
+
+
+def run(command: list[str], cwd: Path = ROOT, **variables: str) -> bool:
+    """Run with output going where ours goes; whether it ended with 0."""
+    say(f"    $ {' '.join(command)}")
+    env = environment(**STEADY, **variables)
+    done = subprocess.run(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, check=False)
+    return done.returncode == 0
+
+
+def one(name: str, passed: bool) -> Count:
+    """A tool as a single test."""
+    return Count(passed=1) if passed else Count(failed=1, failures=[name])
+
+
+def junit(paths: list[Path], name: str, passed: bool) -> Count:
+    """Add up JUnit files of one program; a failed program counts at least one failure."""
+    count = Count()
+    for path in paths:
+        for case in Xml.parse(path).getroot().iter("testcase"):  # noqa: S314 -- written by our tools
+            if case.find("failure") is not None or case.find("error") is not None:
+                count.failed += 1
+                count.failures.append(f"{case.get('classname')}::{case.get('name')}")
+            elif case.find("skipped") is not None:
+                count.skipped += 1
+            else:
+                count.passed += 1
+    if not passed and not count.failed:
+        count.add(Count(failed=1, failures=[f"{name} (see its output above)"]))
+    if passed and not count.passed + count.skipped:
+        count.add(Count(failed=1, failures=[f"{name}: ended well, but no test was counted"]))
+    return count
+
+
+def pytest(name: str, target: str, cwd: Path = ROOT, **variables: str) -> Count:
+    """Run pytest on a folder and count its report."""
+    report = REPORTS / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", target, f"--junit-xml={report}"]
+    passed = run(command, cwd, **variables)
+    return junit([report] if report.exists() else [], name, passed)
+
+
+def lint() -> Count:
+    """Style, correctness rules and types."""
+    count = one("ruff", run(["ruff", "check", "."]))
+    count.add(one("ruff (node)", run(["ruff", "check", "."], NODE)))
+    count.add(one("mypy (node)", run(["mypy"], NODE)))
+    count.add(one("yamllint", run(["yamllint", "--strict", "."])))
+    command = ["ansible-lint", "--offline", "--strict", "--profile", "production"]
+    count.add(one("ansible-lint", run(command)))
+    return count
+
+
+def tracked() -> list[str]:
+    """Files of the checkout, new ones included, without what is ignored."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+def sanity() -> Count:
+    """ansible-test sanity, on a copy at the path it demands, with a home of its own."""
+    home = STATE / "sanity"  # keeps its virtual environments
+    bootstrap_pip(home)
+    # not below the checkout, whose .gitignore would tell ansible-test to ignore all of it
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "ansible_collections" / "holdfast" / "chain"
+        for name in filter(SHIPPED.match, tracked()):
+            target = copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+        command = ["ansible-test", "sanity", "--color", "no", "--junit"]
+        passed = run(command, copy, HOME=str(home), PATH=path_of_pythons())
+        return junit(sorted(copy.glob("tests/output/junit/*.xml")), "ansible-test sanity", passed)
+
+
+def path_of_pythons() -> str:
+    """PATH for ansible-test, which takes every pythonX.Y on it for a Python that works.
+
+    With pyenv most of them are stand-ins that fail; the Pythons they stand for come in their place.
+    """
+    folders = [Path(name) for name in environment()["PATH"].split(os.pathsep)]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    kept = [folder for folder in folders if not folder.is_relative_to(pyenv / "shims")]
+    return os.pathsep.join(map(str, [*kept, *sorted(pyenv.glob("versions/*/bin"))]))
+
+
+def bootstrap_pip(home: Path) -> None:
+    """Let ansible-test make its environments without its download site: pip comes from PyPI.
+
+    It looks for get_pip_<version>.py in its cache first; ours starts with Python's own ensurepip.
+    It also hides pip's variables (proxies, certificates) from what it runs, but not a pip.conf.
+    """
+    cache = home / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "get_pip_24_2.py").write_text(
+        "import ensurepip, os, subprocess, sys\n"
+        "env = dict(os.environ)  # ensurepip turns pip's configuration off\n"
+        "ensurepip.bootstrap()\n"
+        "pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--upgrade']\n"
+        "sys.exit(subprocess.call([*pip, 'pip==24.2'], env=env))\n"
+    )
+    listing = capture([sys.executable, "-m", "pip", "config", "list"])
+    options = dict(re.findall(r"^(?:global|:env:)\.([a-z-]+)='(.*)'$", listing, re.MULTILINE))
+    if "SSL_CERT_FILE" in os.environ:
+        options.setdefault("cert", os.environ["SSL_CERT_FILE"])
+    conf = home / ".config" / "pip" / "pip.conf"
+    conf.parent.mkdir(parents=True, exist_ok=True)
+    conf.touch(mode=0o600)  # an index address may hold a password
+    lines = [f"{name} = {value}" for name, value in options.items()]
+    conf.write_text("\n".join(["[global]", *lines, ""]))
+
+
+def unit() -> Count:
+    """Unit tests of the collection and of the node."""
+    count = pytest("unit", "tests/unit")
+    count.add(pytest("node", "tests", NODE))
+    return count
+
+
+def artifact() -> Count:
+    """The built collection, installed where the checkout is not."""
+    return pytest("artifact", "tests/artifact")
+
+
+def network() -> Count:
+    """The whole network on container hosts."""
+    report = REPORTS / "network.xml"
+    report.unlink(missing_ok=True)
+    passed = run(["molecule", "test", "-s", "network"])
+    count = one("molecule test -s network", passed)
+    if report.exists():
+        count.add(junit([report], "testinfra", True))
+    return count
+
+
+LAYERS: dict[str, Callable[[], Count]] = {
+    "lint": lint,
+    "sanity": sanity,
+    "unit": unit,
+    "artifact": artifact,
+    "network": network,
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named layers, print where the time went, and end with the sum in one line."""
+    unknown = [name for name in names if name not in LAYERS]
+    if unknown or not names:
+        sys.stderr.write(f"tests/run.py: expected some of {', '.join(LAYERS)}, got {names}\n")
+        return 2
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    total, table, began = Count(), [], time.monotonic()
+    for name in names:
+        say(f"\n==> {name}: {(LAYERS[name].__doc__ or '').splitlines()[0]}")
+        started = time.monotonic()
+        count = LAYERS[name]()
+        spent = time.monotonic() - started
+        row = f"{count.passed:>7}{count.failed:>8}{count.skipped:>9}{spent:>9.1f} s"
+        table.append(f"{name:<10}{row}")
+        total.add(count)
+    say("\nlayer      passed  failed  skipped     time")
+    say("\n".join(table))
+    say(f"all together {time.monotonic() - began:.0f} s")
+    for failure in total.failures:
+        say(f"failed: {failure}")
+    for what in total.not_run:
+        say(f"not run: {what}")
+    say(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
