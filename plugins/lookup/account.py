@@ -1,27 +1,10 @@
 # Copyright: (c) 2026, Holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: E402 - Ansible wants documentation before imports
 """An account of the controller's own, for demonstrations and tests."""
 
 from __future__ import annotations
-
-import contextlib
-import os
-import secrets
-from pathlib import Path
-from typing import Any
-
-from ansible.errors import AnsibleError
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.holdfast.chain.plugins.module_utils.address import address_of
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
 
 DOCUMENTATION = r"""
 name: account
@@ -57,6 +40,28 @@ _list:
   elements: str
 """
 
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.holdfast.chain.plugins.module_utils.address import address_of
+
+try:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+        load_pem_private_key,
+    )
+except ImportError:  # on the controller Ansible itself needs it
+    Ed25519PrivateKey = None
+
 
 def make(path: Path) -> None:
     """Make a key file, unless there is one; a reader sees a whole file or none."""
@@ -90,6 +95,8 @@ class LookupModule(LookupBase):
     """Ansible's way to find it."""
 
     def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[str]:
+        if Ed25519PrivateKey is None:
+            raise AnsibleError("the controller's Python lacks the library cryptography: install it")
         self.set_options(var_options=variables, direct=kwargs)
         found = []
         for term in terms:

@@ -14,7 +14,7 @@ author:
 description:
   - Reads the Pythons of a host, its C library, machine, room on disk, and how far its clock is
     from the controller's. Changes nothing.
-  - From these follows the O(target), the kind of bundle M(holdfast.chain.node_bundle) has to
+  - From these follows the C(target), the kind of bundle M(holdfast.chain.node_bundle) has to
     gather for the host.
   - An action plugin measures the clock, as half of the round trip of one module run, and says how
     far that can be wrong.

@@ -168,6 +168,6 @@ def ansible(playbook: str, *words: str) -> subprocess.CompletedProcess[str]:
     command += ["-e", json.dumps({"node_bundle_directory": "{{ lab_state }}/bundles"})]
     env = environment(ANSIBLE_NOCOLOR="1", COLUMNS="160")
     return subprocess.run(
-        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        check=False,
+        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,  # where Ansible says why it failed
     )  # fmt: skip
