@@ -26,7 +26,14 @@ STATE = ROOT / ".holdfast"
 REPORTS = STATE / "reports"
 sys.path.insert(0, str(ROOT / "molecule"))
 
-from lab.shell import capture, environment, say  # noqa: E402 -- the lab is no installed package
+from lab.shell import (  # noqa: E402 -- the lab is no installed package
+    LabError,
+    capture,
+    environment,
+    given_back,
+    say,
+    stream,
+)
 
 # What Ansible's rules are for; the node, the lab and the tests have tools of their own.
 SHIPPED = re.compile(
@@ -183,8 +190,15 @@ def network() -> Count:
     """The whole network on container hosts."""
     report = REPORTS / "network.xml"
     report.unlink(missing_ok=True)
-    passed = run(["molecule", "test", "-s", "network"])
-    count = one("molecule test -s network", passed)
+    command = ["molecule", "test", "-s", "network"]
+    say(f"    $ {' '.join(command)}")
+    try:
+        lines = stream(command, env=environment(**STEADY))
+    except LabError:
+        lines = []
+    # molecule passes over a step whose playbook it does not find, and calls that a success
+    complete = any(re.search(r"\bmissing=0\b.*\bfailed=0\b", line) for line in lines)
+    count = one("molecule test -s network", complete)
     if report.exists():
         count.add(junit([report], "testinfra", True))
     return count
@@ -210,7 +224,8 @@ def main(names: list[str]) -> int:
     for name in names:
         say(f"\n==> {name}: {(LAYERS[name].__doc__ or '').splitlines()[0]}")
         started = time.monotonic()
-        count = LAYERS[name]()
+        with given_back():
+            count = LAYERS[name]()
         spent = time.monotonic() - started
         row = f"{count.passed:>7}{count.failed:>8}{count.skipped:>9}{spent:>9.1f} s"
         table.append(f"{name:<10}{row}")

@@ -9,7 +9,7 @@ import os
 import sys
 
 from . import demo, hosts, images, machine
-from .shell import LabError, environment, say
+from .shell import LabError, environment, given_back, say
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +30,8 @@ def main(arguments: list[str]) -> int:
     run.add_argument("program", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     try:
-        return dispatch(options)
+        with given_back():
+            return dispatch(options)
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

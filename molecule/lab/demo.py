@@ -179,7 +179,7 @@ def suggest(nodes: list[dict[str, Any]]) -> None:
     say(f"\nStatus page, from this machine: {page}/")
     say("Try next:")
     say(f"  .venv/bin/holdfast-node status --url {page}")
-    say(f"  {sudo}{send} --name greeting --value hello --wait")
+    say(f"  {send} --name greeting --value hello --wait")
     say(f"  {sudo}podman stop {leader}    # the leader: watch {url_of(other)}/ elect another")
     say(f"  {sudo}podman start {leader}   # and see it catch up")
     say(f"  {sudo}make demo        # changes nothing, or mends what you broke")

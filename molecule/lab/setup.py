@@ -10,16 +10,17 @@ from __future__ import annotations
 import sys
 
 from . import machine, tools
-from .shell import LabError
+from .shell import LabError, given_back
 
 
 def main(arguments: list[str]) -> int:
     """Exit code 0 when all is in place, 1 with the reason otherwise."""
     try:
-        if "hosts" in arguments:
-            machine.prepare()
-        tools.make_venv()
-        tools.get_collections()
+        with given_back():
+            if "hosts" in arguments:
+                machine.prepare()
+            tools.make_venv()
+            tools.get_collections()
     except LabError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1

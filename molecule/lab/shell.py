@@ -55,6 +55,23 @@ def environment(**more: str) -> dict[str, str]:
     return env
 
 
+@contextmanager
+def given_back() -> Iterator[None]:
+    """With sudo, let what is made in the checkout belong to who called it.
+
+    So the same person can go on without sudo: lint, look, sign with the demo's key.
+    """
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0 and "SUDO_UID" in os.environ:
+            owner = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+            for place in (VENV, STATE):
+                for folder, folders, files in os.walk(place):
+                    for name in (".", *folders, *files):
+                        os.chown(Path(folder, name), *owner, follow_symlinks=False)
+
+
 def capture(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
     """Run quietly and return standard output; raise LabError with the last lines of a failure."""
     done = subprocess.run(

@@ -162,12 +162,18 @@ def account() -> str:
 
 
 def ansible(playbook: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a playbook against the scenario's hosts."""
+    """Run a playbook against the scenario's hosts; errors are in its output as well."""
     command = ["ansible-playbook", playbook, "-i", str(ROOT / "inventories" / "demo")]
     command += ["-e", f"lab_name={LAB}", *words]
     command += ["-e", json.dumps({"node_bundle_directory": "{{ lab_state }}/bundles"})]
     env = environment(ANSIBLE_NOCOLOR="1", COLUMNS="160")
     return subprocess.run(
-        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,  # where Ansible says why it failed
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
