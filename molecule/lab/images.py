@@ -116,6 +116,8 @@ def bootstrap(wanted: dict[str, Any], target: Path) -> None:
     command += [mirror["release"], str(target), *sources]
     memory = shutil.disk_usage(TMPFS).free > ROOM and os.access(TMPFS, os.W_OK)
     env = environment(TMPDIR=str(TMPFS if memory else STATE))
+    # Our Python's settings are not the image's: its packages have to compile as on any host.
+    env = {name: value for name, value in env.items() if not name.startswith("PYTHON")}
     with step(f"making {mirror['origin']} {mirror['release']} from its mirror (about a minute)"):
         stream(command, env=env, show=progress)
 
