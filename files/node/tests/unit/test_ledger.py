@@ -189,6 +189,19 @@ def test_the_cache_is_bounded_by_bytes() -> None:
     assert checker.check(raws[0]) is first
 
 
+def test_settled_transactions_leave_the_cache(ledger: Ledger) -> None:
+    """A long chain costs no memory; what has just been committed is not verified again."""
+    raws = [transaction(ALICE, nonce) for nonce in range(40)]
+    for raw in raws:
+        commit(ledger, [raw])
+        assert transaction_id(raw) in ledger._checker._cache
+    assert len(ledger._checker._cache) < 20
+    assert ledger._checker._cached_bytes == sum(
+        map(checking._cost, ledger._checker._cache.values())
+    )
+    ledger._checker.forget([transaction_id(raws[0]), ZERO_HASH])  # gone, never there
+
+
 def test_checking_from_many_threads(ledger: Ledger) -> None:
     """Batches are verified in worker threads while blocks are made."""
     raws = [transaction(USERS[i % 3], i) for i in range(60)]

@@ -2,6 +2,7 @@
 """Checks of a transaction that need no state, each signature verified once."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -80,6 +81,14 @@ class TransactionChecker:
         transaction = self._decode(raw)
         _check_expiry(transaction, now_ms)
         return self._verify(identifier, raw, transaction)
+
+    def forget(self, identifiers: Iterable[bytes]) -> None:
+        """Drop what is not going to be asked for again; unknown identifiers are passed over."""
+        with self._lock:
+            for identifier in identifiers:
+                checked = self._cache.pop(identifier, None)
+                if checked is not None:
+                    self._cached_bytes -= _cost(checked)
 
     def _decode(self, raw: bytes) -> Transaction:
         transaction = decode_transaction(raw)

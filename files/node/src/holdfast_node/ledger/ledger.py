@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The application behind the consensus, in ABCI's shape: checks, proposes, executes, commits."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from threading import Lock
@@ -21,6 +22,8 @@ from holdfast_node.storage.store import Location, Receipt, Store
 
 # Blocks that compete for one height, one per view, whose execution is remembered.
 _MAX_EXECUTIONS: Final = 8
+# A transaction may come once more, from a slower peer, shortly after the block that had it.
+_BLOCKS_REMEMBERED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Ledger:
         self._checker = TransactionChecker(genesis.chain_id)
         self._lock = Lock()
         self._executions: dict[bytes, _Execution] = {}
+        self._settled: deque[tuple[bytes, ...]] = deque()
         stored_genesis = store.genesis_hash()
         if stored_genesis is None:
             store.initialise(genesis.hash, genesis.chain_id, _opening_state(genesis).entries)
@@ -229,6 +233,9 @@ class Ledger:
             self._tree.apply(done.update)
             self._head = _Head(header.height, header.hash, header.time_ms, header.view)
             self._executions.clear()
+            self._settled.append(done.transaction_ids)
+            if len(self._settled) > _BLOCKS_REMEMBERED:
+                self._checker.forget(self._settled.popleft())
         duration = perf_counter() - start
         return Committed(block, done.receipts, done.transaction_ids, done.next_nonces, duration)
 
