@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from holdfast_node.chain.crypto import PrivateKey, account_of, format_address
 from holdfast_node.chain.transaction import Action, sign_transaction
@@ -93,6 +93,11 @@ class Client:
 
     def transaction(self, identifier: str) -> dict[str, Any]:
         return self._get(f"/v1/transactions/{quote(identifier, safe='')}")
+
+    def proof(self, of: str, **parameters: int) -> dict[str, Any]:
+        """The proof of "transactions/ID" or "blocks/HEIGHT"; not checked here."""
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        return self._get(f"/v1/proofs/{quote(of)}{query}")
 
     def submit(self, raw: bytes) -> str:
         """Hand a signed transaction to the node; returns its identifier."""

@@ -44,7 +44,11 @@ class Api(Section, frozen=True):
 
 
 class Tls(Section, frozen=True):
-    """PEM files. `certificate` is the leaf followed by its intermediates, `ca` the pinned root."""
+    """PEM files. `certificate` is the leaf followed by its intermediates, `ca` the pinned roots.
+
+    `crl` are the revocation lists of the authorities; while the file does not exist nothing is
+    revoked.
+    """
 
     certificate: Path
     key: Annotated[Path, Meta(extra={"secret": True})]
@@ -56,6 +60,7 @@ class Tls(Section, frozen=True):
             description="a SPIFFE trust domain: lower-case letters, digits, '.', '-' and '_'",
         ),
     ]
+    crl: Path | None = None
 
 
 class Peer(Section, frozen=True):
@@ -136,6 +141,16 @@ class Config(Section, frozen=True):
         return None if self.validator_key is None else load_key(self.validator_key)
 
 
+def read(path: Path) -> Config:
+    """Read the text of `config.toml` only, not what it names. Raises `ConfigError`."""
+    faults: list[str] = []
+    raw = read_toml(path, faults)
+    config = None if raw is None else read_section(Config, raw, faults)
+    if config is None or faults:
+        raise ConfigError(faults)
+    return config
+
+
 def examine(
     path: Path, credentials: Path | None = None
 ) -> tuple[Config | None, list[str], list[str]]:
@@ -144,11 +159,11 @@ def examine(
     `credentials` stands for `$CREDENTIALS_DIRECTORY` where the caller is not the service itself.
     It is None if its own text is at fault; the files it names are not looked at then.
     """
+    try:
+        config = read(path)
+    except ConfigError as error:
+        return None, error.faults, []
     faults: list[str] = []
-    raw = read_toml(path, faults)
-    config = None if raw is None else read_section(Config, raw, faults)
-    if config is None or faults:
-        return None, faults, []
     warnings: list[str] = []
     examine_config(config, credentials, faults, warnings)
     return config, faults, warnings

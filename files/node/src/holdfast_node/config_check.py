@@ -23,6 +23,7 @@ from holdfast_node.config_reader import Endpoint
 from holdfast_node.errors import ConfigError
 from holdfast_node.files import read_file
 from holdfast_node.keys import load_key, read_private
+from holdfast_node.net.revocation import read_revocations
 
 if TYPE_CHECKING:
     from holdfast_node.config import Config
@@ -191,8 +192,12 @@ def _check_tls(config: "Config", faults: list[str], warnings: list[str]) -> None
         _check_identity(chain[0], config.spiffe_id, stated, faults)
         _check_validity(chain, stated, faults)
         _check_renewal(chain[0], stated, warnings)
-    _check_validity(roots, f'tls.ca = "{config.tls.ca}"', faults)
-    if chain and roots and not _leads_to(chain, roots):
+        _check_revocation(config, chain, roots, faults, warnings)
+    ends = [root for root in roots if chain and _leads_to(chain, root)]
+    _check_validity(ends, f'tls.ca = "{config.tls.ca}"', faults)
+    # One that is on its way out, or in, is none of ours.
+    _check_validity([r for r in roots if r not in ends], f'tls.ca = "{config.tls.ca}"', warnings)
+    if chain and roots and not ends:
         faults.append(
             f"{stated}: not signed by the CA of tls.ca: expected the leaf, then each issuer up to "
             f"the root in {config.tls.ca}; install the chain and the CA of one network"
@@ -238,11 +243,36 @@ def _check_renewal(leaf: x509.Certificate, stated: str, warnings: list[str]) -> 
         warnings.append(f"{stated}: {subject} expires at {end.isoformat()}; renew it")
 
 
-def _leads_to(chain: list[x509.Certificate], roots: list[x509.Certificate]) -> bool:
-    """Whether each certificate is signed by the next one, and the last by (or is) a root."""
+def _check_revocation(
+    config: "Config",
+    chain: list[x509.Certificate],
+    roots: list[x509.Certificate],
+    faults: list[str],
+    warnings: list[str],
+) -> None:
+    if config.tls.crl is None:
+        return
+    try:
+        revocations = read_revocations(config.tls.crl, (*chain[1:], *roots))
+    except ConfigError as error:
+        faults += error.faults
+        return
+    stated = f'tls.crl = "{config.tls.crl}"'
+    if revocations.covers(chain[0]):
+        subject = chain[0].subject.rfc4514_string()
+        faults.append(
+            f'{stated}: revokes {subject}, the certificate in "{config.tls.certificate}": expected '
+            "one that peers accept; renew it"
+        )
+    if revocations.is_stale:
+        warnings.append(f"{stated}: out of date: expected a newer one; publish it again")
+
+
+def _leads_to(chain: list[x509.Certificate], root: x509.Certificate) -> bool:
+    """Whether each certificate is signed by the next one, and the last by (or is) the root."""
     if any(not _issued(below, above) for below, above in pairwise(chain)):
         return False
-    return chain[-1] in roots or any(_issued(chain[-1], root) for root in roots)
+    return chain[-1] == root or _issued(chain[-1], root)
 
 
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -7,7 +7,7 @@ come from block sync only.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final, Protocol
@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from holdfast_node.api.service import LatencySample
 from holdfast_node.chain.block import Block, CertifiedBlock
-from holdfast_node.chain.codec import encode
+from holdfast_node.chain.transaction import MAX_TRANSACTION_BYTES
 from holdfast_node.config import Consensus as ConsensusSettings
 from holdfast_node.consensus import (
     Commit,
@@ -35,17 +35,22 @@ from holdfast_node.consensus import (
     Send,
     check_message,
 )
+from holdfast_node.consensus.patience import Patience
 from holdfast_node.errors import RefusedError
+from holdfast_node.evidence_log import EvidenceLog
 from holdfast_node.ledger.ledger import Ledger
 from holdfast_node.mempool import Mempool
 from holdfast_node.observe.metrics import Metrics
-from holdfast_node.storage.journal import Journal
+from holdfast_node.rejoin import Rejoin
+from holdfast_node.vote_log import VoteLog
 
 INBOX_MESSAGES: Final = 512
 BURST_MESSAGES: Final = 64
 JOURNAL_BYTES: Final = 16 * 2**20
 LATENCY_SAMPLES: Final = 240
 PROPOSALS_TIMED: Final = 16
+# A leader has to pass a transaction over for this many view timeouts before it is suspected.
+PATIENCE_VIEWS: Final = 2
 
 log = structlog.get_logger()
 
@@ -74,7 +79,11 @@ class _Adoption:
 
 
 class Driver:
-    """`clock` is monotonic, in seconds. `replica` and `journal` are None on an observer."""
+    """`clock` is monotonic, in seconds; an observer has no `replica`, `votes` and `evidence`.
+
+    With `rejoin` there is no replica until it says that a vote is safe; until then the node follows
+    like an observer.
+    """
 
     def __init__(
         self,
@@ -82,16 +91,20 @@ class Driver:
         ledger: Ledger,
         mempool: Mempool,
         replica: Replica | None,
-        journal: Journal | None,
+        votes: VoteLog | None,
         settings: ConsensusSettings,
         outside: Outside,
         metrics: Metrics,
         clock: Callable[[], float],
+        evidence: EvidenceLog | None = None,
+        rejoin: Rejoin | None = None,
     ) -> None:
         self.ledger = ledger
         self.mempool = mempool
         self.replica = replica
-        self.journal = journal
+        self.votes = votes
+        self.evidence = evidence
+        self.rejoin = rejoin
         self.latencies: deque[LatencySample] = deque(maxlen=LATENCY_SAMPLES)
         self.last_commit: float | None = None
         self._settings = settings
@@ -105,7 +118,7 @@ class Driver:
         self._awake = False
         self._proposal_seen: OrderedDict[bytes, float] = OrderedDict()
         self._step_began = self._started
-        self._evidence_seen: set[tuple[int, str, int, int]] = set()
+        self._patience = Patience(PATIENCE_VIEWS * settings.view_timeout_ms / 1000)
 
     # From other tasks.
 
@@ -139,7 +152,7 @@ class Driver:
         """Drive until cancelled. Raises `StorageError` when a vote or a block cannot be stored."""
         try:
             if self.replica is not None:
-                await self._carry_out(self.replica.repeat())
+                await self._carry_out(self.replica.resume(self._clock()))
             while True:
                 await self._step()
         finally:
@@ -173,13 +186,25 @@ class Driver:
                     await self._examine(self.replica, item)
                 effects += self.replica.receive(item, self._clock())
         await self._carry_out(effects)
+        if self.replica is None and self.rejoin is not None:
+            await self._join(self.rejoin)
         if self.replica is not None:
             await self._carry_out(self.replica.timeout(self._clock()))
             await self._work(self.replica)
 
+    async def _join(self, rejoin: Rejoin) -> None:
+        """Vote from now on, if that is safe; otherwise do what makes it so."""
+        ledger = self.ledger
+        self.replica = await rejoin.replica(
+            ledger.height, ledger.next_view, in_step=self._outside.in_step(), now=self._clock()
+        )
+        if self.replica is not None:
+            log.info("votes from now on", height=self.replica.height, view=self.replica.view)
+            await self._carry_out(self.replica.resume(self._clock()))
+
     def _next_deadline(self) -> float:
         if self.replica is None:
-            return inf
+            return inf if self.rejoin is None else self.rejoin.next_try
         timer = self.replica.next_timer()
         due = self._due()
         return min(inf if timer is None else timer, inf if due is None else due)
@@ -208,6 +233,7 @@ class Driver:
         if replica.decided or not self._outside.in_step():
             return
         now = self._clock()
+        self._watch()
         if self._has_work() or now >= (self.last_commit or self._started) + self._interval():
             replica.expect(now)
         due = self._due()
@@ -257,7 +283,10 @@ class Driver:
             adoption.done.set()
 
     async def _carry_out(self, effects: list[Effect]) -> None:
-        await self._persist([e.record for e in effects if isinstance(e, Persist)])
+        records = [effect.record for effect in effects if isinstance(effect, Persist)]
+        await self._persist(records)
+        if records and self.replica is not None:
+            await self._shorten_journal(self.replica)
         for effect in effects:
             match effect:
                 case Send():
@@ -267,7 +296,7 @@ class Driver:
                     self._metrics.step("commit", self._clock() - self._step_began)
                     await self._commit(effect.certified, synced=False)
                 case Evidence():
-                    self._report(effect)
+                    await self._report(effect)
                 case Refused():
                     log.warning(
                         "consensus message refused",
@@ -279,11 +308,10 @@ class Driver:
                     pass
 
     async def _persist(self, records: list[Record]) -> None:
-        if not records or self.journal is None:
+        if not records or self.votes is None:
             return
         began = self._clock()
-        journal, encoded = self.journal, [encode(record) for record in records]
-        await to_thread.run_sync(journal.append, encoded)
+        await to_thread.run_sync(self.votes.append, records)
         now = self._clock()
         self._metrics.step("persist", now - began)
         for record in records:
@@ -314,22 +342,44 @@ class Driver:
         )
         self._outside.announce()
         if self.replica is not None:
-            self._evidence_seen.clear()
-            if self.journal is not None and self.journal.size > JOURNAL_BYTES:
-                await to_thread.run_sync(self.journal.reset, [])
             await self._carry_out(self.replica.advance(header.height, header.view, self._clock()))
+            await self._judge_leader(self.replica, certified.block, committed.transaction_ids)
+        elif self.rejoin is not None:
+            await self.rejoin.committed(header.height, committed.transaction_ids)
 
-    def _report(self, evidence: Evidence) -> None:
-        key = (evidence.validator, evidence.kind, evidence.height, evidence.view)
-        if self.replica is None or key in self._evidence_seen:
+    async def _judge_leader(self, replica: Replica, block: Block, ids: Sequence[bytes]) -> None:
+        """Suspect a leader whose blocks pass over what has waited long."""
+        settings, now = self._settings, self._clock()
+        size = sum(map(len, block.transactions))
+        room = (
+            len(block.transactions) < settings.max_block_transactions
+            and size + MAX_TRANSACTION_BYTES <= settings.max_block_bytes
+        )
+        if self._patience.committed(ids, room=room, now=now):
+            leader = replica.validators[replica.leader].name
+            log.warning("the leader passes over a transaction", leader=leader, view=replica.view)
+            await self._carry_out(replica.suspect(now))
+        self._watch()
+
+    def _watch(self) -> None:
+        waiting = self.mempool.candidates(self._settings.max_block_bytes, 1)
+        self._patience.watch(waiting[0].id if waiting else None, self._clock())
+
+    async def _shorten_journal(self, replica: Replica) -> None:
+        """Keep the journal to what binds, also while a height takes many views."""
+        if self.votes is not None and self.votes.size > JOURNAL_BYTES:
+            floor, records = replica.height - 1, replica.records()
+            await to_thread.run_sync(self.votes.compact, floor, records)
+
+    async def _report(self, evidence: Evidence) -> None:
+        if self.replica is None or self.evidence is None or not self.evidence.wants(evidence):
             return
-        self._evidence_seen.add(key)
-        self._metrics.misbehaviour("equivocation")
+        await to_thread.run_sync(self.evidence.add, evidence)
+        self._metrics.misbehaviour(evidence.kind)
         log.error(
-            "a validator signed two different blocks",
+            "a validator signed two statements that contradict each other",
             validator=self.replica.validators[evidence.validator].name,
             step=evidence.kind,
             height=evidence.height,
             view=evidence.view,
-            blocks=[evidence.first.hex(), evidence.second.hex()],
         )

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A running node: makes the parts, wires them, and owns the task group they live in."""
 
-import fcntl
 import os
+import secrets
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import anyio
@@ -20,27 +18,36 @@ from holdfast_node import __version__
 from holdfast_node.api.server import create_app, serve
 from holdfast_node.chain.block import CertifiedBlock
 from holdfast_node.chain.codec import decode, encode
+from holdfast_node.chain.crypto import account_of
+from holdfast_node.chain.transaction import Put, sign_transaction, transaction_id
 from holdfast_node.config import Config
-from holdfast_node.consensus import Message, Record, Replica, Timeouts
+from holdfast_node.consensus import Message, Replica, Timeouts
 from holdfast_node.driver import Driver
-from holdfast_node.errors import HoldfastError, StorageError
+from holdfast_node.errors import HoldfastError
+from holdfast_node.evidence_log import EvidenceLog
+from holdfast_node.folder import data_folder
 from holdfast_node.ledger.checking import CheckedTransaction
 from holdfast_node.ledger.ledger import Ledger
 from holdfast_node.mempool import Mempool
+from holdfast_node.net.keeper import Keeper
 from holdfast_node.net.network import Network
 from holdfast_node.net.settings import NetworkSettings, PeerSettings
 from holdfast_node.net.sync import BlockSync, SyncServer
 from holdfast_node.net.tls import Tls
 from holdfast_node.net.wire import Consensus, Delivered, Hello, Status, Transactions
 from holdfast_node.observe.metrics import Metrics, Snapshot
+from holdfast_node.rejoin import Rejoin
 from holdfast_node.service import NodeService
-from holdfast_node.storage.journal import Journal
 from holdfast_node.storage.sqlite import SqliteStore
+from holdfast_node.vote_log import DATABASE, VoteLog
 
 STOP_SECONDS: Final = 10.0
 CHECKPOINT_SECONDS: Final = 5.0
 GOSSIP_TRANSACTIONS: Final = 500
 GOSSIP_BYTES: Final = 1_048_576
+# What a validator in doubt writes into its own name space, to see a block younger than its start.
+MARK_KEY: Final = "validator/start"
+MARK_VALIDITY_MS: Final = 60_000
 
 log = structlog.get_logger()
 
@@ -48,7 +55,13 @@ log = structlog.get_logger()
 class Node:
     """The parts of one node. Also the network's `Handler` and the driver's `Outside`."""
 
-    def __init__(self, config: Config, store: SqliteStore, journal: Journal | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: SqliteStore,
+        votes: VoteLog | None,
+        evidence: EvidenceLog | None,
+    ) -> None:
         self.config = config
         genesis = config.read_genesis()
         key = config.read_validator_key()
@@ -69,7 +82,9 @@ class Node:
             trust_domain=config.tls.trust_domain,
             chain_id=config.chain_id,
             name=config.name,
+            crl=config.tls.crl,
         )
+        self.keeper = Keeper(self.tls)
         settings = network_settings(config, genesis.hash, self.tls)
         self.refused: dict[str, int] = {}
         self.network = Network(settings, self, on_refused=self._count_refused)
@@ -86,28 +101,37 @@ class Node:
             height=lambda: self.ledger.height,
             on_refused=self._count_refused,
         )
-        replica = None
+        self._key = key
+        rejoin = None
         index = genesis.validator_set.index_of(config.name)
-        if key is not None and index is not None and journal is not None:
-            replica = Replica(
-                chain_id=config.chain_id,
-                validators=genesis.validator_set,
-                index=index,
-                sign=key.sign,
-                check_proposal=self.ledger.process_proposal,
-                timeouts=Timeouts(
-                    view=config.consensus.view_timeout_ms / 1000,
-                    view_max=config.consensus.view_timeout_max_ms / 1000,
+        if key is not None and index is not None and votes is not None:
+            sign = key.sign
+            rejoin = Rejoin(
+                votes,
+                make=lambda height, view, records: Replica(
+                    chain_id=config.chain_id,
+                    validators=genesis.validator_set,
+                    index=index,
+                    sign=sign,
+                    check_proposal=self.ledger.process_proposal,
+                    timeouts=Timeouts(
+                        view=config.consensus.view_timeout_ms / 1000,
+                        view_max=config.consensus.view_timeout_max_ms / 1000,
+                    ),
+                    height=height,
+                    view=view,
+                    records=records,
+                    max_block_bytes=genesis.parameters.max_block_bytes,
                 ),
-                height=self.ledger.height + 1,
-                view=self.ledger.next_view,
-                records=[decode(record, Record) for record in journal.replay()],
+                mark=self._mark,
             )
         self.driver = Driver(
             ledger=self.ledger,
             mempool=self.mempool,
-            replica=replica,
-            journal=journal,
+            replica=None,
+            votes=votes,
+            evidence=evidence,
+            rejoin=rejoin,
             settings=config.consensus,
             outside=self,
             metrics=self.metrics,
@@ -124,7 +148,7 @@ class Node:
             clock=time.monotonic,
         )
         self.store = store
-        self.journal = journal
+        self.votes = votes
         self.metrics.watch(self._snapshot)
 
     async def run(self) -> None:
@@ -135,6 +159,7 @@ class Node:
             await tasks.start(self.sync.run)
             tasks.start_soon(self.driver.run)
             tasks.start_soon(self._checkpoint)
+            tasks.start_soon(self.keeper.run)
             api = self.config.api.listen
             tasks.start_soon(serve, create_app(self.service, self.metrics), api.host, api.port)
             log.info(
@@ -197,6 +222,21 @@ class Node:
         quorate = connected + 1 >= validators.quorum  # alone, waiting for a leader is pointless
         return quorate and self.sync.target_height <= self.ledger.height
 
+    async def _mark(self) -> bytes | None:
+        """Hand a transaction to the network that did not exist before; its identifier."""
+        assert self._key is not None
+        account = account_of(self._key.public_key)
+        raw = sign_transaction(
+            self._key,
+            chain_id=self.config.chain_id,
+            nonce=self.ledger.next_nonce(account),
+            expires_at_ms=time.time_ns() // 1_000_000 + MARK_VALIDITY_MS,
+            actions=[Put(MARK_KEY, secrets.token_bytes(16))],
+        )
+        verdicts = await self.service.submit([raw])
+        self.stalled()  # an earlier one may wait here alone
+        return transaction_id(raw) if verdicts[0].accepted else None
+
     def stalled(self) -> None:
         self._gossip([checked.raw for checked in self._waiting()])
 
@@ -214,6 +254,7 @@ class Node:
         peers = self.network.peers()
         pool = self.mempool.statistics()
         sizes = self.store.statistics()
+        replica = self.driver.replica
         return Snapshot(
             height=self.ledger.height,
             view=self.service.view(),
@@ -223,9 +264,15 @@ class Node:
             mempool_transactions=pool.transactions,
             mempool_bytes=pool.bytes,
             missing_validators=self.service.missing_validators(peers),
+            certificate_begin=self.tls.loaded.identity.not_before,
             certificate_expiry=self.tls.not_after,
+            crl_next_update=self.tls.loaded.revocations.next_update,
+            identity=self.tls.loaded.summary,
+            identity_refused=self.keeper.refused,
+            identity_reloads=self.keeper.reloads,
             storage_bytes=sizes.database_bytes + sizes.write_ahead_log_bytes,
-            journal_bytes=0 if self.journal is None else self.journal.size,
+            journal_bytes=0 if self.votes is None else self.votes.size,
+            buffered_bytes=0 if replica is None else replica.buffered_bytes,
             sync_target_height=self.sync.target_height,
             refused_connections=self.refused,
             dropped_frames={peer.name: peer.dropped for peer in peers},
@@ -274,41 +321,21 @@ def network_settings(config: Config, genesis_hash: bytes, tls: Tls) -> NetworkSe
     )
 
 
-@contextmanager
-def data_folder(path: Path) -> Iterator[Path]:
-    """Make the data folder if need be, and hold it: two nodes on one folder would vote twice.
-
-    Raises `StorageError` if another process has it.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"data_dir = {path}: another node is running on this folder; stop it first, or "
-                "give this one a folder of its own"
-            ) from error
-        yield path
-    finally:
-        os.close(lock)
-
-
 async def run(config: Config) -> None:
     """Run a node until SIGTERM or SIGINT; SIGHUP reloads its TLS identity.
 
     Raises `ConfigError` or `StorageError` if it cannot start or go on.
     """
     with data_folder(config.data_dir) as folder:
-        store = SqliteStore(folder / "chain.db")
-        journal = None
+        store = SqliteStore(folder / DATABASE)
+        votes = evidence = None
         try:
             if config.role == "validator":
-                journal = Journal(folder / "votes.journal")
-                if journal.torn_bytes:
-                    log.warning("a half-written vote was dropped", bytes=journal.torn_bytes)
-            node = Node(config, store, journal)
+                votes = VoteLog(folder)
+                evidence = EvidenceLog(folder / "evidence.journal")
+                if votes.torn_bytes:
+                    log.warning("a half-written vote was dropped", bytes=votes.torn_bytes)
+            node = Node(config, store, votes, evidence)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_signals, tasks, node)
                 await node.run()
@@ -320,8 +347,9 @@ async def run(config: Config) -> None:
                 raise cause from None
             raise
         finally:
-            if journal is not None:
-                journal.close()
+            for kept in (votes, evidence):
+                if kept is not None:
+                    kept.close()
             store.close()
             log.info("stopped", name=config.name)
 
@@ -330,7 +358,7 @@ async def _signals(tasks: TaskGroup, node: Node) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
-                log.info("identity reloaded" if node.tls.reload() else "identity not reloaded")
+                await node.keeper.reload()  # it logs what came of it
                 continue
             log.info("stopping", signal=signal.Signals(number).name)
             # Everything on disk survives a kill: better an abrupt end than none.

@@ -15,6 +15,7 @@ from holdfast_node.api.service import (
     AccountView,
     BlockRecord,
     BlockSummary,
+    EvidenceView,
     LatencySample,
     MempoolView,
     NodeStatus,
@@ -24,12 +25,14 @@ from holdfast_node.api.service import (
     ValidatorView,
     Verdict,
 )
+from holdfast_node.chain.block import Header
 from holdfast_node.chain.crypto import format_address
 from holdfast_node.chain.transaction import transaction_id
 from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.config import Config
 from holdfast_node.driver import Driver
 from holdfast_node.errors import RefusedError
+from holdfast_node.evidence_log import evidence_view
 from holdfast_node.ledger.checking import CheckedTransaction
 from holdfast_node.ledger.ledger import Ledger
 from holdfast_node.mempool import Mempool
@@ -97,7 +100,7 @@ class NodeService:
     def readiness(self) -> tuple[bool, str | None]:
         validators = self.validator_set()
         connected = sum(p.connected and p.role == "validator" for p in self._network.peers())
-        if self._driver.replica is not None:
+        if self._driver.rejoin is not None:
             connected += 1
             needed = validators.quorum
         else:
@@ -110,6 +113,8 @@ class NodeService:
             return False, f"connected to {connected} validators, needs {needed} (itself included)"
         if target > height + 1:
             return False, f"catching up: at block {height} of {target}"
+        if self._driver.rejoin is not None and self._driver.replica is None:
+            return False, f"follows without a vote: {self._driver.rejoin.reason}"
         if last is None:
             return False, "no block was committed since the start"
         age = self._clock() - last
@@ -222,6 +227,19 @@ class NodeService:
                 )
             )
         return found
+
+    def headers(self, first: int, last: int) -> list[Header]:
+        found = []
+        for height in range(max(1, first), min(last, self._ledger.height) + 1):
+            summary = self._ledger.store.summary(height)
+            if summary is None:
+                break
+            found.append(summary.header)
+        return found
+
+    def evidence(self) -> list[EvidenceView]:
+        log, validators = self._driver.evidence, self.validator_set()
+        return [] if log is None else [evidence_view(e, validators) for e in log.all()]
 
     def account(self, account: bytes) -> AccountView:
         balance, nonce = self._ledger.account(account)

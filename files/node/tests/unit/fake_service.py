@@ -6,6 +6,7 @@ import math
 from holdfast_node.api.service import (
     AccountView,
     BlockRecord,
+    EvidenceView,
     LatencySample,
     MempoolView,
     NodeStatus,
@@ -156,6 +157,13 @@ class FakeService:
 
     def blocks(self, first: int, limit: int):
         return [block_summary(b, VALIDATORS) for b in self.chain[first - 1 : first - 1 + limit]]
+
+    def headers(self, first: int, last: int) -> list[Header]:
+        return [certified.block.header for certified in self.chain[first - 1 : last]]
+
+    def evidence(self) -> list[EvidenceView]:
+        statements = [{"signed": "AA==", "signature": "AA=="}, {"signed": "AQ==", "signature": ""}]
+        return [EvidenceView("v2", "prepare", 3, 1, statements)]
 
     def account(self, account: bytes) -> AccountView:
         known = account == account_of(ALICE.public_key)

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A chain of four validators and three accounts, and blocks for it, without any network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import msgspec
+import pytest
 
 from holdfast_node.chain.block import Block, Certificate, CertifiedBlock, VoteSignature, vote_bytes
 from holdfast_node.chain.crypto import PrivateKey, account_of, format_address
-from holdfast_node.chain.genesis import Genesis, GenesisValidator
+from holdfast_node.chain.genesis import Genesis, GenesisValidator, Parameters
 from holdfast_node.chain.transaction import Action, Transfer, sign_transaction
+from holdfast_node.errors import RefusedError
 from holdfast_node.ledger.ledger import Ledger
 from holdfast_node.storage.sqlite import SqliteStore
 
@@ -70,3 +74,13 @@ def commit(ledger: Ledger, raws: Sequence[bytes] = ()) -> Block:
     assert len(block.transactions) == len(raws)
     ledger.commit(certify(block))
     return block
+
+
+def small(**limits: int) -> Genesis:
+    return msgspec.structs.replace(GENESIS, parameters=Parameters(**limits))
+
+
+def code_of(call: Callable[[], object]) -> str:
+    with pytest.raises(RefusedError) as caught:
+        call()
+    return caught.value.code

@@ -82,9 +82,9 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(pki, name, blocks, *, timing=FAST, members=("v1",)):
+async def serving(pki, name, blocks, *, timing=FAST, members=("v1",), tls=None):
     server = Server(list(blocks))
-    mine = settings(pki, name, *(peer(m) for m in members), timing=timing)
+    mine = settings(pki, name, *(peer(m) for m in members), timing=timing, tls=tls)
     refused = server.refused = []
     sync = SyncServer(mine, blocks=server.read, height=server.height, on_refused=refused.append)
     async with anyio.create_task_group() as tasks:

@@ -26,6 +26,7 @@ FAST = Timing(
     silence=1.0,
     redial_min=0.02,
     redial_max=0.1,
+    renewal=0.5,
     sync_reply=0.5,
     sync_grace=0.15,
     sync_ban=0.5,
@@ -40,6 +41,10 @@ def pem(*certificates):
     return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certificates)
 
 
+def authority_key(key):
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+
+
 class Pki:
     """A root, an intermediate, and what members get from it, below `folder`."""
 
@@ -50,17 +55,49 @@ class Pki:
         self.root = self._sign("root", self.root_key.public_key(), "root", self.root_key, 1)
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.intermediate = self._sign("inter", self.key.public_key(), "root", self.root_key, 0)
-        (folder / "ca.pem").write_bytes(pem(self.root))
+        self.trust(self)
+
+    def trust(self, *others):
+        """Have those who use this folder trust these roots and no other."""
+        (self.folder / "ca.pem").write_bytes(pem(*(other.root for other in others)))
 
     def _sign(self, subject, public_key, issuer, issuer_key, path_length):
         return (
-            self._builder(subject, public_key, issuer, timedelta(days=1))
+            self._builder(subject, public_key, issuer, issuer_key, timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
             .sign(issuer_key, hashes.SHA256())
         )
 
+    def revoke(self, *leaves, left=timedelta(hours=1), signed_by=None, extension=None):
+        """Publish a list of these certificates; `left` until it is out of date. Its path."""
+        now = datetime.now(timezone.utc)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(name_of("inter"))
+            .last_update(now - timedelta(days=1))
+            .next_update(now + left)
+            .add_extension(x509.CRLNumber(1), critical=False)
+            .add_extension(authority_key(self.key), critical=False)
+        )
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=True)
+        for leaf in leaves:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(leaf.serial_number)
+                .revocation_date(now)
+                .build()
+            )
+        crl = builder.sign(signed_by or self.key, hashes.SHA256())
+        self.crl.write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+        return self.crl
+
+    @property
+    def crl(self):
+        return self.folder / "crl.pem"
+
     @staticmethod
-    def _builder(subject, public_key, issuer, lifetime, age=timedelta(hours=1)):
+    def _builder(subject, public_key, issuer, issuer_key, lifetime):
         now = datetime.now(timezone.utc)
         return (
             x509.CertificateBuilder()
@@ -68,8 +105,10 @@ class Pki:
             .issuer_name(name_of(issuer))
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - age)
+            .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + lifetime)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(authority_key(issuer_key), critical=False)
         )
 
     def issue(self, name, *, uris=None, lifetime=timedelta(hours=1), usages=None):
@@ -78,7 +117,7 @@ class Pki:
             uris = [spiffe_id(DOMAIN, CHAIN, name)]
         usages = usages or [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(name, key.public_key(), "inter", lifetime).add_extension(
+        builder = self._builder(name, key.public_key(), "inter", self.key, lifetime).add_extension(
             x509.ExtendedKeyUsage(usages), critical=False
         )
         names = [x509.UniformResourceIdentifier(uri) for uri in uris]
@@ -102,11 +141,14 @@ class Pki:
         folder, _ = self.issue(name, **issue)
         return self.load(name, folder)
 
-    def load(self, name, folder) -> Tls:
+    def load(self, name, folder, *, of=None) -> Tls:
+        """Of the files in `folder`, with trust and lists of `of`, else of this authority."""
+        of = of or self
         return Tls(
             certificate=folder / "chain.pem",
             key=folder / "key.pem",
-            ca=self.folder / "ca.pem",
+            ca=of.folder / "ca.pem",
+            crl=of.crl,
             trust_domain=DOMAIN,
             chain_id=CHAIN,
             name=name,

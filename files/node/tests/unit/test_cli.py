@@ -47,7 +47,7 @@ def test_the_version_is_the_packages(run):
 def test_every_command_is_listed_and_explains_itself(run):
     code, out, _ = run("--help")
     assert code == 0
-    for name in ("config", "devnet", "genesis", "keys", "run", "status", "tx"):
+    for name in ("config", "devnet", "genesis", "identity", "keys", "run", "status", "tx"):
         assert f"\n  {name}" in out
         code, help_text, _ = run(name, "--help")
         assert code == 0

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from net_support import Pki
 
 from holdfast_node import config_check, devnet_files
 from holdfast_node.config import Config, Consensus, Log, MempoolLimits, P2p, examine, load
@@ -126,7 +127,10 @@ def test_every_fault_of_the_text_is_found_at_once(tmp_path):
         ("peers = 3", "peers = 3: expected tables [[peers]]"),
         ("peers = [1]", "peers = [1]: expected tables [[peers]]"),
         ("tls = 'x'", 'tls = "x": expected a table [tls]'),
-        ("", "tls is missing: expected a table with certificate, key, ca, trust_domain; add it"),
+        (
+            "",
+            "tls is missing: expected a table with certificate, key, ca, trust_domain, crl; add it",
+        ),
         ("[log]\nshape = 1", "log.shape is not a known key: expected level, format"),
         ("[[peers]]\n" * 1_025, "peers: 1025 tables: expected at most 1024"),
         ("x = " + "[" * 5_000, "expected TOML"),
@@ -307,6 +311,62 @@ def test_the_certificate_must_be_of_the_pinned_ca(v1, tmp_path):
     other = devnet_files.prepare(tmp_path / "other", 4, 26_600)
     (v1.folder / "tls/ca.pem").write_bytes((other.members[0].folder / "tls/ca.pem").read_bytes())
     assert "not signed by the CA of tls.ca" in the_fault(v1)
+
+
+def add_roots(v1, tmp_path):
+    """Trust another root, too, as in a rollover."""
+    authority = Pki(tmp_path / "other")
+    with (v1.folder / "tls/ca.pem").open("ab") as file:
+        file.write((authority.folder / "ca.pem").read_bytes())
+
+
+def test_every_root_in_the_file_is_trusted(v1, tmp_path):
+    add_roots(v1, tmp_path)
+    assert examine(v1.config)[1:] == ([], [])
+
+
+def test_a_root_that_has_expired_and_is_not_ours_is_only_a_warning(v1, tmp_path, monkeypatch):
+    """The other one of a rollover: it must not keep a node from starting."""
+    add_roots(v1, tmp_path)  # valid for one day
+    shift_clock(monkeypatch, 3)
+    _, faults, warnings = examine(v1.config)
+    assert faults == []
+    assert re.fullmatch(r"tls.ca = .*: CN=root expired at .*", warnings[0])
+
+
+def publish(v1, tmp_path, *leaves, **how):
+    """Have v1 look at a list of an authority; that one's issuer is none of v1's."""
+    path = Pki(tmp_path / "lists").revoke(*leaves, **how)
+    edit(v1, r"^\[tls\]\n", f'[tls]\ncrl = "{path}"\n')
+    return path
+
+
+def test_a_list_that_is_not_there_revokes_nothing(v1, tmp_path):
+    publish(v1, tmp_path).unlink()
+    assert examine(v1.config)[1:] == ([], [])
+    assert load(v1.config).tls.crl is not None
+
+
+def test_a_list_that_is_out_of_date_is_only_a_warning(v1, tmp_path):
+    publish(v1, tmp_path, left=timedelta(hours=-1))
+    _, faults, warnings = examine(v1.config)
+    assert faults == []
+    assert re.fullmatch(r"tls.crl = .*: out of date: .*; publish it again", warnings[0])
+
+
+def test_a_damaged_list_is_a_fault(v1, tmp_path):
+    publish(v1, tmp_path).write_text("rubbish")
+    assert re.fullmatch(r"tls.crl = .*: no list in it: expected .*; publish .*", the_fault(v1))
+
+
+def test_a_revoked_certificate_is_a_fault(tmp_path, v1):
+    pki = Pki(tmp_path / "pki")
+    folder, leaf = pki.issue("v1", uris=["spiffe://devnet.localhost/chain/devnet/node/v1"])
+    for file in ("chain.pem", "key.pem"):
+        (v1.folder / "tls" / file).write_bytes((folder / file).read_bytes())
+    (v1.folder / "tls/ca.pem").write_bytes((pki.folder / "ca.pem").read_bytes())
+    edit(v1, r"^\[tls\]\n", f'[tls]\ncrl = "{pki.revoke(leaf)}"\n')
+    assert re.fullmatch(r"tls.crl = .*: revokes CN=v1, .*: expected .*; renew it", the_fault(v1))
 
 
 def shift_clock(monkeypatch, days):

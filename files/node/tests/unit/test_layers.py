@@ -16,6 +16,7 @@ LAYERS = {
     "consensus": {"chain"},
     "storage": {"chain"},
     "ledger": {"chain", "storage"},
+    "simulation": {"chain", "consensus", "storage"},
     "net": {"chain"},
     "observe": set(),
     "api": {"chain", "observe"},

@@ -17,7 +17,12 @@ STATE = Snapshot(
     mempool_transactions=5,
     mempool_bytes=900,
     missing_validators=1,
+    certificate_begin=1.7e9,
     certificate_expiry=1.8e9,
+    crl_next_update=1.75e9,
+    identity={"serial": "c0ffee", "roots": "aa,bb", "crls": ""},
+    identity_refused=True,
+    identity_reloads={"accepted": 3, "refused": 1},
     refused_connections={"wrong_ca": 2, "not_member": 1},
     dropped_frames={"v2": 4},
     peer_latency_s={"v2": 0.001},
@@ -54,7 +59,10 @@ def test_names_that_the_requirements_promise(metrics):
         "mempool_bytes",
         "consensus_missing_validators",
         "consensus_misbehaviour_total",
+        "consensus_buffered_bytes",
         "certificate_expiry_timestamp_seconds",
+        "certificate_not_before_timestamp_seconds",
+        "crl_next_update_timestamp_seconds",
         "p2p_refused_connections_total",
         "transactions_submitted_total",
         "process_resident_memory_bytes",
@@ -108,6 +116,12 @@ def test_state_is_read_at_each_scrape(metrics):
     assert (before["node_ready", ()], after["node_ready", ()]) == (1, 0)
     assert before["certificate_expiry_timestamp_seconds", ()] == 1.8e9
     assert ("certificate_expiry_timestamp_seconds", ()) not in after
+    assert before["certificate_not_before_timestamp_seconds", ()] == 1.7e9
+    assert before["crl_next_update_timestamp_seconds", ()] == 1.75e9
+    assert before["tls_identity_info", ("", "aa,bb", "c0ffee")] == 1
+    assert before["identity_files_refused", ()] == 1
+    assert before["identity_reloads_total", ("accepted",)] == 3
+    assert before["identity_reloads_total", ("refused",)] == 1
     assert before["p2p_refused_connections_total", ("wrong_ca",)] == 2
     assert before["p2p_dropped_frames_total", ("v2",)] == 4
     assert before["p2p_peer_latency_seconds", ("v2",)] == 0.001

@@ -3,7 +3,6 @@
 
 import socket
 from dataclasses import replace
-from datetime import timedelta
 
 import anyio
 import anyio.lowlevel
@@ -212,31 +211,6 @@ async def test_a_peer_that_we_dial_must_not_dial_us(pki):
         async with running(wrong):
             await until(lambda: "unexpected" in v1.refused)
         assert v1.handler.events == []
-
-
-async def test_a_new_certificate_serves_new_connections(pki):
-    """Reload on both sides; what is up stays up, what comes later shows the new certificate."""
-    one, two = pki.tls("v1"), pki.tls("v2")
-    async with pair(pki, first={"tls": one}, second={"tls": two}) as (v1, v2):
-        await until(lambda: v1.connected("v2") and v2.connected("v1"))
-        old = v2.network._links["v1"].session.identity.not_after
-        pki.issue("v1", lifetime=timedelta(hours=3))
-        assert v1.network.reload_tls()
-        assert v2.network._links["v1"].session.identity.not_after == old
-        v2.network._links["v1"].session.abort()
-        await until(lambda: len(v2.handler.events) == 3)
-        assert v2.network._links["v1"].session.identity.not_after > old
-
-
-async def test_a_connection_ends_with_the_peers_certificate(pki):
-    async with pair(pki, first={"tls": pki.tls("v1", lifetime=timedelta(seconds=2))}) as (
-        v1,
-        v2,
-    ):
-        await until(lambda: v2.connected("v1"))
-        await until(lambda: v2.refused.count("expired") >= 2)  # closed, then refused for ever
-        assert not v2.connected("v1")
-        assert v1.status("v2").last_error
 
 
 async def test_an_occupied_port_is_an_error_with_a_way_out(pki):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates: who they name, and which files are fit for use."""
 
-import shutil
 from datetime import timedelta
 
 import pytest
@@ -82,23 +81,40 @@ def test_missing_file_is_named(pki, tmp_path):
         pki.load("v1", tmp_path)
 
 
-def test_reload_takes_a_new_certificate(pki):
-    tls = pki.tls("v4")
-    before, contexts = tls.not_after, (tls.server, tls.client)
-    pki.issue("v4", lifetime=timedelta(hours=2))
-    assert tls.reload()
-    assert tls.not_after > before
-    assert tls.server is not contexts[0]
-    assert tls.client is not contexts[1]
+def test_links_followed_lead_to_one_pair(pki, tmp_path, monkeypatch):
+    """The link is swapped between the reading of the certificate and that of the key."""
+    old, _ = pki.issue("v4")
+    old = old.rename(tmp_path / "old")
+    new, leaf = pki.issue("v4")
+    new = new.rename(tmp_path / "new")
+    current = tmp_path / "current"
+    current.symlink_to(old)
+    tls = pki.load("v4", current)
+    real = type(tls)._load
+
+    def swap_first(self, *paths):
+        current.unlink()
+        current.symlink_to(new)
+        monkeypatch.setattr(type(tls), "_load", real)
+        return real(self, *paths)
+
+    monkeypatch.setattr(type(tls), "_load", swap_first)
+    assert tls.load().identity.certificate == leaf
 
 
-def test_reload_keeps_what_works_when_the_new_files_do_not(pki):
-    """Key of the old pair, certificate of the new one: the state in the middle of a bad renewal."""
-    tls = pki.tls("v5")
-    before, server = tls.not_after, tls.server
+def test_fingerprint_is_another_after_each_change(pki, tmp_path):
     folder, _ = pki.issue("v5")
-    other, _ = pki.issue("v6")
-    shutil.copy(other / "key.pem", folder / "key.pem")
-    assert not tls.reload()
-    assert tls.not_after == before
-    assert tls.server is server
+    folder = folder.rename(tmp_path / "v5")
+    tls = pki.load("v5", folder)
+    seen = [tls.fingerprint()]
+    for change in (
+        lambda: pki.issue("v5")[0].rename(tmp_path / "next"),
+        lambda: (folder.rename(tmp_path / "before"), folder.symlink_to(tmp_path / "next")),
+        pki.revoke,
+        pki.crl.unlink,
+    ):
+        change()
+        seen.append(tls.fingerprint())
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+    assert seen[2] == seen[4]

@@ -7,7 +7,7 @@ about something that does not exist.
 """
 
 import binascii
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +18,7 @@ from holdfast_node.api.limits import Limits
 from holdfast_node.api.service import (
     AccountView,
     BlockSummary,
+    EvidenceView,
     LatencySample,
     NodeStatus,
     Service,
@@ -26,7 +27,9 @@ from holdfast_node.api.service import (
     Verdict,
 )
 from holdfast_node.api.views import BlockView, block_view, text_or_base64
+from holdfast_node.chain.codec import encode
 from holdfast_node.chain.crypto import format_address, parse_address
+from holdfast_node.chain.proof import MAX_HEADERS, ChainProof, prove_transaction
 from holdfast_node.chain.transaction import MAX_KEY_LENGTH, MAX_TRANSACTION_BYTES
 from holdfast_node.errors import RefusedError
 from holdfast_node.observe.metrics import Metrics
@@ -66,6 +69,16 @@ class ValueView(msgspec.Struct, frozen=True):
     key: str
     value: str | None
     text: str | None
+
+
+class EvidenceList(msgspec.Struct, frozen=True):
+    evidence: list[EvidenceView]
+
+
+class ProofView(msgspec.Struct, frozen=True):
+    """`proof` is Base64 of an encoded `chain.proof` value; `holdfast-node verify` checks it."""
+
+    proof: str
 
 
 class Operations:
@@ -138,6 +151,35 @@ class Operations:
             start = _read_integer("from", first, 1, MAX_HEIGHT)
         blocks = self._service.blocks(start, count) if start <= height else []
         return BlockList(height, blocks)
+
+    def evidence(self) -> EvidenceList:
+        return EvidenceList(self._service.evidence())
+
+    async def transaction_proof(self, transaction_id: Any) -> ProofView:
+        """Proof that a committed transaction is in its block, for whoever has the genesis."""
+        status = self.transaction(transaction_id)
+        record = None if status.height is None else self._service.block(status.height)
+        if record is None or status.index is None:
+            raise RefusedError(
+                "not_found", f"transaction {shown(transaction_id)}: in no block that is here"
+            )
+        proof = await anyio.to_thread.run_sync(
+            prove_transaction, record.certified, status.index, limiter=self._rendering
+        )
+        return ProofView(b64encode(encode(proof)).decode())
+
+    def block_proof(self, height: Any, to: Any = None) -> ProofView:
+        """Proof that a block is final, or leads to the later block `to`, which is."""
+        first = _read_integer("height", height, 1, MAX_HEIGHT)
+        last = first if to is None else _read_integer("to", to, first, first + MAX_HEADERS - 1)
+        record = self._service.block(last) if last <= self._service.height() else None
+        headers = [] if record is None else self._service.headers(first, last)
+        if record is None or len(headers) != last - first + 1:
+            raise RefusedError(
+                "not_found", f"block {last}: not among the {self._service.height()} of this node"
+            )
+        proof = ChainProof(tuple(headers), record.certified.certificate)
+        return ProofView(b64encode(encode(proof)).decode())
 
     def account(self, address: Any) -> AccountView:
         return self._service.account(_read_address(address))

@@ -38,6 +38,9 @@ class Rest:
             _get("/v1/latency", self._latency),
             _get("/v1/blocks", self._blocks, "from", "limit"),
             _get("/v1/blocks/{reference}", self._block),
+            _get("/v1/evidence", self._evidence),
+            _get("/v1/proofs/transactions/{id}", self._transaction_proof),
+            _get("/v1/proofs/blocks/{height}", self._block_proof, "to"),
             _get("/v1/transactions/{id}", self._transaction),
             Route("/v1/transactions", self._submit, methods=["POST"]),
             _get("/v1/accounts/{address}", self._account),
@@ -72,6 +75,16 @@ class Rest:
 
     async def _block(self, request: Request) -> Response:
         return json_response(await self._operations.block(request.path_params["reference"]))
+
+    async def _evidence(self, _request: Request) -> Response:
+        return json_response(self._operations.evidence())
+
+    async def _transaction_proof(self, request: Request) -> Response:
+        return json_response(await self._operations.transaction_proof(request.path_params["id"]))
+
+    async def _block_proof(self, request: Request) -> Response:
+        height, to = request.path_params["height"], request.query_params.get("to")
+        return json_response(self._operations.block_proof(height, to))
 
     async def _transaction(self, request: Request) -> Response:
         return json_response(self._operations.transaction(request.path_params["id"]))

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from holdfast_node.chain.block import CertifiedBlock
+from holdfast_node.chain.block import CertifiedBlock, Header
 from holdfast_node.chain.validators import ValidatorSet
 
 Role: TypeAlias = Literal["validator", "observer"]
@@ -146,6 +146,19 @@ class LatencySample(msgspec.Struct, frozen=True):
     transactions: int
 
 
+class EvidenceView(msgspec.Struct, frozen=True):
+    """Proof that a validator contradicted itself: two statements of one `kind`, both signed by it.
+
+    Statements are the signed bytes and signatures in Base64, so that anybody can check them.
+    """
+
+    validator: str
+    kind: str
+    height: int
+    view: int
+    statements: list[dict[str, str]]
+
+
 class BlockRecord(NamedTuple):
     """A committed block and, by index, why transactions in it failed (empty if none did)."""
 
@@ -190,6 +203,12 @@ class Service(Protocol):
 
     def blocks(self, first: int, limit: int) -> list[BlockSummary]:
         """Up to `limit` committed blocks, ascending from height `first`."""
+
+    def headers(self, first: int, last: int) -> list[Header]:
+        """The headers of the committed blocks from height `first` to `last`, as far as they are."""
+
+    def evidence(self) -> list[EvidenceView]:
+        """What is held against validators, oldest first; some hundreds at most."""
 
     def account(self, account: bytes) -> AccountView:
         """Balance and next nonce as of the last committed block."""

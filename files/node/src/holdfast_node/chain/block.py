@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from msgspec import Meta
 
 from holdfast_node.chain.codec import Value, encode
-from holdfast_node.chain.crypto import digest, verify
+from holdfast_node.chain.crypto import digest
 from holdfast_node.chain.merkle import merkle_root
 from holdfast_node.chain.transaction import Natural, Signature
 from holdfast_node.chain.validators import ValidatorSet
@@ -129,7 +129,7 @@ def check_votes(
         raise RefusedError("bad_certificate", "votes must be sorted, distinct and of members")
     message = vote_bytes(kind, chain_id, *subject)
     for vote in signatures:
-        if not verify(validators[vote.validator].public_key, message, vote.signature):
+        if not validators.verify(vote.validator, message, vote.signature):
             raise RefusedError(
                 "bad_certificate", f"wrong signature of {validators[vote.validator].name}"
             )

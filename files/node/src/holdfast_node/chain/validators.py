@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from holdfast_node.chain.codec import Value, encode
-from holdfast_node.chain.crypto import digest
+from holdfast_node.chain.crypto import digest, verify
 from holdfast_node.chain.transaction import PublicKey
 
 
@@ -40,6 +40,10 @@ class ValidatorSet:
     def index_of(self, name: str) -> int | None:
         """The index of the validator called `name`, or None."""
         return self._index.get(name)
+
+    def verify(self, index: int, message: bytes, signature: bytes) -> bool:
+        """Tell whether `signature` is the validator's of this index over `message`."""
+        return verify(self.validators[index].public_key, message, signature)
 
     @property
     def tolerated_faults(self) -> int:

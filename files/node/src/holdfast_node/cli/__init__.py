@@ -16,11 +16,15 @@ from holdfast_node.errors import ConfigError, HoldfastError, RefusedError
 _COMMANDS: Final = {
     "config": "holdfast_node.cli.config",
     "devnet": "holdfast_node.cli.devnet",
+    "doctor": "holdfast_node.cli.doctor",
     "genesis": "holdfast_node.cli.genesis",
+    "identity": "holdfast_node.cli.identity",
     "keys": "holdfast_node.cli.keys",
     "run": "holdfast_node.cli.run",
+    "simulate": "holdfast_node.cli.simulate",
     "status": "holdfast_node.cli.status",
     "tx": "holdfast_node.cli.tx",
+    "verify": "holdfast_node.cli.verify",
 }
 
 

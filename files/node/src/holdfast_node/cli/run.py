@@ -14,7 +14,7 @@ from holdfast_node.observe.logs import configure_logs
 @click.command()
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True)
 def command(path: Path) -> None:
-    """Run a node until SIGTERM or SIGINT; SIGHUP reloads its certificate."""
+    """Run a node until SIGTERM or SIGINT; SIGHUP reloads its identity."""
     config = load(path)
     configure_logs(config.log.level, config.log.format)
     uvloop.run(run(config))

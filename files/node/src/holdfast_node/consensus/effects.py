@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast_node.chain.block import CertifiedBlock
+from holdfast_node.consensus.evidence import Evidence
 from holdfast_node.consensus.messages import Message, Record
 
 
@@ -30,18 +31,6 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """`validator` signed two different blocks in one step: `kind`, at one height and view."""
-
-    validator: int
-    kind: str
-    height: int
-    view: int
-    first: bytes
-    second: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Refused:
     """A message was not acceptable; for the log and the metrics."""
 
@@ -50,4 +39,5 @@ class Refused:
     reason: str
 
 
+# `Evidence` is an effect as it is: keep it, and tell people.
 Effect: TypeAlias = Persist | Send | Commit | Evidence | Refused

@@ -121,3 +121,25 @@ class Entered(Value, frozen=True, tag="entered"):
 
 
 Record: TypeAlias = Voted | Proposed | Locked | Entered
+
+
+class Anchored(Value, frozen=True, tag="anchored"):
+    """Journal: the file beside it that a copy cannot bring along (see `storage.anchor`)."""
+
+    inode: Natural
+    changed_ns: Natural
+
+
+class Doubted(Value, frozen=True, tag="doubted"):
+    """Journal: votes may have been forgotten; none is cast until a `Floor` follows."""
+
+    reason: Annotated[str, Meta(max_length=1000)]
+
+
+class Floor(Value, frozen=True, tag="floor"):
+    """Journal: what was said at `height` and below is not kept; nothing is said there any more."""
+
+    height: Natural
+
+
+JournalRecord: TypeAlias = Record | Anchored | Doubted | Floor

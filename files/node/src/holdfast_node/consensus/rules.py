@@ -4,7 +4,6 @@
 from collections.abc import Iterable
 
 from holdfast_node.chain.block import VoteKind, check_votes, vote_bytes
-from holdfast_node.chain.crypto import verify
 from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.consensus.messages import (
     Message,
@@ -42,8 +41,16 @@ def check_message(message: Message, *, chain_id: str, validators: ValidatorSet) 
             kind = message.kind
             block_hash = message.block_hash
     signed = vote_bytes(kind, chain_id, message.height, message.view, block_hash)
-    if not verify(validators[message.validator].public_key, signed, message.signature):
+    if not validators.verify(message.validator, signed, message.signature):
         raise RefusedError("bad_signature", f"wrong signature on a {kind}")
+
+
+def check_size(message: Message, max_block_bytes: int) -> None:
+    """Raise `RefusedError("oversized")` for a block that no validator would accept."""
+    if isinstance(message, PrePrepare | ViewChange) and message.block is not None:
+        size = sum(map(len, message.block.transactions))
+        if size > max_block_bytes:
+            raise RefusedError("oversized", f"a block of {size} bytes: at most {max_block_bytes}")
 
 
 def check_proof(
@@ -59,7 +66,7 @@ def check_proof(
     if len(voters) + 1 < validators.quorum:
         raise RefusedError("bad_proof", f"{len(voters) + 1} validators: expected a quorum")
     message = vote_bytes("pre-prepare", chain_id, height, proof.view, proof.block_hash)
-    if not verify(validators[leader].public_key, message, proof.leader.signature):
+    if not validators.verify(leader, message, proof.leader.signature):
         raise RefusedError("bad_proof", "wrong signature on the proposal")
     subject = (height, proof.view, proof.block_hash)
     check_votes("prepare", chain_id, subject, proof.prepares, validators)
@@ -77,7 +84,7 @@ def check_view_change(
     signed = view_change_bytes(
         chain_id, change.height, change.view, change.prepared, change.validator
     )
-    if not verify(validators[change.validator].public_key, signed, change.signature):
+    if not validators.verify(change.validator, signed, change.signature):
         raise RefusedError("bad_signature", "wrong signature on a view change")
     if change.prepared is None:
         if change.block is not None:
@@ -107,7 +114,7 @@ def check_new_view(new_view: NewView, *, chain_id: str, validators: ValidatorSet
     if new_view.validator != leader:
         raise RefusedError("not_leader", f"view {new_view.view} is not this validator's to lead")
     signed = new_view_bytes(chain_id, new_view.height, new_view.view, new_view.view_changes)
-    if not verify(validators[leader].public_key, signed, new_view.signature):
+    if not validators.verify(leader, signed, new_view.signature):
         raise RefusedError("bad_signature", "wrong signature on a new view")
     authors = [change.validator for change in new_view.view_changes]
     if authors != sorted(set(authors)) or len(authors) < validators.quorum:

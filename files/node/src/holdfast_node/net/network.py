@@ -16,6 +16,7 @@ from holdfast_node.net.listener import Listener, Refusals
 from holdfast_node.net.session import Session, Terms, dial
 from holdfast_node.net.settings import NetworkSettings
 from holdfast_node.net.wire import (
+    Bye,
     Delivered,
     Hello,
     Message,
@@ -23,6 +24,7 @@ from holdfast_node.net.wire import (
     Ping,
     Pong,
     Reason,
+    Renew,
     Status,
     Transactions,
     frame_limit,
@@ -116,10 +118,6 @@ class Network:
         """All peers that we keep a connection with, in the order of the settings."""
         return [link.status() for link in self._links.values()]
 
-    def reload_tls(self) -> bool:
-        """As `Tls.reload`; connections that are up stay up."""
-        return self._settings.tls.reload()
-
     async def _dial_forever(self, link: Link) -> None:
         timing = self._settings.timing
         pause = timing.redial_min
@@ -151,8 +149,11 @@ class Network:
         link = self._links.get(name)
         if link is None or self._settings.dials(link.peer):
             raise PeerError("unexpected", f"{name} is not to connect to us")
-        if link.session and link.silence() < 1.5 * self._settings.timing.heartbeat:
+        if self._is_alive(link) and not link.is_expecting:
             raise PeerError("duplicate", f"{name} is connected already")
+
+    def _is_alive(self, link: Link) -> bool:
+        return link.session is not None and (link.silence() < 1.5 * self._settings.timing.heartbeat)
 
     async def _serve_accepted(self, session: Session) -> None:
         try:
@@ -162,6 +163,9 @@ class Network:
             await session.close()
             return
         link = self._links[session.peer]
+        if self._is_alive(link):
+            link.hand_over(session)
+            return
         await link.end("replaced by a newer connection")
         await self._serve(link, session)
 
@@ -169,29 +173,38 @@ class Network:
         """Exchange messages until the connection fails, whoever is at fault."""
         try:
             async with anyio.create_task_group() as tasks:
-                link.begin(session, tasks.cancel_scope)
+                link.begin(session, tasks.cancel_scope, lambda old: tasks.start_soon(old.close))
                 self._handler.on_connected(link.peer.name, session.hello)
-                tasks.start_soon(self._heartbeat, link, session)
+                tasks.start_soon(self._heartbeat, link)
+                tasks.start_soon(self._renew, link)
+                if self._settings.dials(link.peer):
+                    tasks.start_soon(self._dial_again, link)
                 tasks.start_soon(self._write, link, session)
                 await self._read(link, session)
         finally:
-            link.ended()
+            sessions = link.ended()
             self._handler.on_disconnected(link.peer.name)
-            await session.close()
+            for each in sessions:
+                await each.close()
 
     async def _read(self, link: Link, session: Session) -> None:
         try:
             while True:
                 message: Message = await session.receive(Message)
+                if isinstance(message, Bye):
+                    session = await link.heard_bye(self._settings.timing.handshake)
+                    continue
                 link.busy = True
                 await self._handle(link, message)
                 link.busy = False
                 session.heard = time.monotonic()
-        except PeerError as error:
+        except (PeerError, OSError) as error:
+            self._fail(link, session, error)
+
+    def _fail(self, link: Link, session: Session, error: PeerError | OSError) -> None:
+        """End the link, once, whichever of its tasks sees the error first."""
+        if link.fail(str(error)) and isinstance(error, PeerError):
             self._refusals(error, peer=link.peer.name, address=session.address)
-            link.fail(str(error))
-        except OSError as error:
-            link.fail(str(error))
 
     async def _handle(self, link: Link, message: Message) -> None:
         match message:
@@ -199,8 +212,10 @@ class Network:
                 link.queue(to_frame(Pong(n)))
             case Pong(n):
                 link.pong(n)
-            case Hello():
-                raise PeerError("unexpected", "a second hello")
+            case Renew():
+                self._asked_to_renew(link)
+            case Hello() | Bye():
+                raise PeerError("unexpected", f"a {type(message).__name__} out of place")
             case _:
                 if isinstance(message, Status):
                     link.height, link.view = message.height, message.view
@@ -221,20 +236,71 @@ class Network:
     async def _write(self, link: Link, session: Session) -> None:
         try:
             while True:
-                await session.send(await link.outbox.batch())
-        except OSError as error:
-            link.fail(str(error))
+                frames = await link.outbox.batch()
+                if frames:
+                    await session.send(frames)
+                if link.is_to_say_bye:
+                    await session.send(to_frame(Bye()))
+                    session = link.said_bye()
+        except (PeerError, OSError) as error:
+            self._fail(link, session, error)
 
-    async def _heartbeat(self, link: Link, session: Session) -> None:
+    async def _heartbeat(self, link: Link) -> None:
         timing = self._settings.timing
         while True:
             link.ping()
             await anyio.sleep(timing.heartbeat)
-            fault: PeerError | None = None
-            if session.has_expired:
-                fault = PeerError("expired", "the peer's certificate has run out")
-            elif link.silence() > timing.silence:
+            session = link.session
+            assert session is not None
+            fault = session.overdue
+            if fault is None and link.silence() > timing.silence:
                 fault = PeerError("timeout", f"silent for {timing.silence:g} s")
             if fault is not None:
-                self._refusals(fault, peer=link.peer.name, address=session.address)
-                link.fail(str(fault))
+                self._fail(link, session, fault)
+
+    # A session is replaced before its certificates end: `Renew` over the old one, then a second
+    # connection, then `Bye` over the old one in both directions.
+
+    async def _renew(self, link: Link) -> None:
+        """See to it that a session that is about to end is replaced."""
+        timing = self._settings.timing
+        # Certificates of a whole network are often made, and end, at the same time.
+        lead = timing.renewal * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+        while True:
+            await anyio.sleep(timing.heartbeat)
+            session = link.session
+            assert session is not None
+            left = session.ends_at - time.time()
+            gains = self._settings.tls.not_after > session.ends_at
+            if left > lead or link.successor is not None or not gains:
+                continue
+            self._ask_to_renew(link)
+            # If nothing is gained, since the peer's is still the old one, there is a next time.
+            await anyio.sleep(max(0.0, min(timing.redial_max, left / 4)))
+
+    def _ask_to_renew(self, link: Link) -> None:
+        if not self._settings.dials(link.peer):
+            link.expect(2 * self._settings.timing.handshake)
+        link.queue(to_frame(Renew()))
+
+    def _asked_to_renew(self, link: Link) -> None:
+        if not self._settings.dials(link.peer):
+            self._ask_to_renew(link)  # the answer for which the peer waits to dial
+        else:
+            link.dial_again.set()
+
+    async def _dial_again(self, link: Link) -> None:
+        """Replace the session whenever the peer says that it is ready for another."""
+        timing = self._settings.timing
+        while True:
+            await link.dial_again.wait()
+            pause = timing.redial_max  # a peer cannot keep us dialling all the time
+            try:
+                if link.successor is None:
+                    session = await dial((link.peer.host, link.peer.port), link.peer, self._terms)
+                    link.hand_over(session)
+            except (PeerError, OSError) as error:
+                _log.warning("session_not_renewed", peer=link.peer.name, error=str(error))
+                pause = timing.redial_min
+            await anyio.sleep(pause)
+            link.dial_again = anyio.Event()

@@ -25,6 +25,7 @@ class Outbox:
         self._first: deque[bytes] = deque()
         self._bulk: deque[bytes] = deque()
         self._filled = asyncio.Event()
+        self._interrupted = False
 
     def put(self, frame: bytes, *, bulk: bool) -> None:
         (self._bulk if bulk else self._first).append(frame)
@@ -34,11 +35,17 @@ class Outbox:
             self.dropped += 1
         self._filled.set()
 
+    def interrupt(self) -> None:
+        """Have the one who waits in `batch` come back, with nothing if there is nothing."""
+        self._interrupted = True
+        self._filled.set()
+
     async def batch(self) -> bytes:
         """Wait for frames and take some: as many as make a reasonable write, one at least."""
-        while not (self._first or self._bulk):
+        while not (self._first or self._bulk or self._interrupted):
             self._filled.clear()
             await self._filled.wait()
+        self._interrupted = False
         frames = []
         size = 0
         while size < _BATCH_BYTES and (queue := self._first or self._bulk):
@@ -51,6 +58,7 @@ class Outbox:
         self._first.clear()
         self._bulk.clear()
         self.queued_bytes = 0
+        self._interrupted = False
 
     def _take(self, queue: deque[bytes]) -> bytes:
         frame = queue.popleft()

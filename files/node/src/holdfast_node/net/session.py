@@ -45,6 +45,9 @@ class Session:
 
     `address` is for people. Errors of `receive` and `send` are `OSError` (the connection is gone,
     `ssl.SSLError` included) and `PeerError` (the peer is at fault).
+
+    It must not be used after `ends_at`, Unix seconds: the end of the peer's certificate or of our
+    own, as it was when we connected, whichever comes first.
     """
 
     def __init__(
@@ -52,11 +55,14 @@ class Session:
     ) -> None:
         self.address = address
         self.identity: Identity
+        self.own: Identity
         self.hello: Hello
+        self.ends_at = 0.0
         self.heard = time.monotonic()
         self._reader = reader
         self._writer = writer
         self._decoder = FrameDecoder(HELLO_LIMIT)
+        self._fault: PeerError | None = None
 
     @property
     def peer(self) -> str:
@@ -68,16 +74,32 @@ class Session:
         return self._reader.at_eof() or self._writer.is_closing()
 
     @property
-    def has_expired(self) -> bool:
-        """Whether the peer's certificate, good when it connected, has run out since."""
-        return time.time() > self.identity.not_after
+    def overdue(self) -> PeerError | None:
+        """Why it must not be used any more, once that is so."""
+        if time.time() <= self.ends_at:
+            return None
+        if self._fault is not None:
+            return self._fault
+        whose = "peer's" if self.identity.not_after <= self.own.not_after else "own"
+        return PeerError("expired", f"the {whose} certificate has run out")
+
+    def end_by(self, when: float, fault: PeerError) -> None:
+        """End at Unix time `when` at the latest, because of `fault`; at once if that has passed."""
+        if when >= self.ends_at:
+            return
+        self.ends_at, self._fault = when, fault
+        if self.overdue:
+            self.abort()
 
     async def receive(self, type_: Any) -> Any:
         """The next message, which must be a `type_` (a message's class, or a union of some)."""
         while (frame := self._decoder.next()) is None:
-            data = await self._reader.read(_READ_BYTES)
+            try:
+                data = await self._reader.read(_READ_BYTES)
+            except OSError as error:
+                raise self._fault or error from error
             if not data:
-                raise ConnectionResetError("closed by the peer")
+                raise self._fault or ConnectionResetError("closed by the peer")
             self.heard = time.monotonic()
             self._decoder.feed(data)
         return from_frame(frame, type_)
@@ -85,7 +107,10 @@ class Session:
     async def send(self, frames: bytes) -> None:
         """Write whole frames; returns when the connection has room again."""
         self._writer.write(frames)
-        await self._writer.drain()
+        try:
+            await self._writer.drain()
+        except OSError as error:
+            raise self._fault or error from error
 
     async def close(self) -> None:
         """Close in bounded time, whatever the peer does; safe to call when cancelled."""
@@ -106,6 +131,9 @@ class Session:
         settings = terms.settings
         certificate = self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         self.identity = settings.tls.identity_of(certificate)
+        self.own = settings.tls.loaded.identity
+        self.ends_at = min(self.identity.not_after, self.own.not_after)
+        settings.tls.guard(self)
         if all(peer.name != self.peer for peer in settings.peers):
             raise PeerError("not_member", f"certificate of {self.peer!r}: not one of our peers")
         admit(self.peer)

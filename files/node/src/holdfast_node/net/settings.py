@@ -25,7 +25,8 @@ class PeerSettings:
 class Timing:
     """All in seconds.
 
-    A peer that is silent for `silence` is dead; that is noticed within one `heartbeat` more.
+    A peer that is silent for `silence` is dead; that is noticed within one `heartbeat` more. A
+    session is replaced when it has `renewal` or less to go.
     """
 
     handshake: float = 5.0
@@ -33,6 +34,7 @@ class Timing:
     silence: float = 8.0
     redial_min: float = 0.2
     redial_max: float = 5.0
+    renewal: float = 120.0
     sync_reply: float = 15.0
     sync_idle: float = 60.0
     sync_grace: float = 0.15

@@ -61,7 +61,8 @@ class _Source:
 
     def has_open_session(self, idle: float) -> bool:
         session = self.session
-        return bool(session and not session.is_closed and time.monotonic() - self._used < idle)
+        usable = session and not session.is_closed and not session.overdue
+        return bool(usable and time.monotonic() - self._used < idle)
 
     def served(self) -> None:
         self.failures = 0

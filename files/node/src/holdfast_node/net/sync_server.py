@@ -94,7 +94,7 @@ class SyncServer:
             sessions[0].abort()  # most likely dead: a peer needs one, and a new one after trouble
         sessions.append(session)
         try:
-            while not session.has_expired:
+            while True:
                 await self._answer(session)
         except PeerError as error:
             self._refusals(error, peer=session.peer, address=session.address)
@@ -108,6 +108,8 @@ class SyncServer:
         timing = self._settings.timing
         with anyio.fail_after(timing.sync_idle):
             request: GetBlocks = await session.receive(GetBlocks)
+        if session.overdue:
+            raise session.overdue
         blocks = self._blocks(
             max(request.from_height, 1), request.limit, min(request.max_bytes, PAGE_BYTES)
         )

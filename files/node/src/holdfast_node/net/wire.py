@@ -27,6 +27,7 @@ _HEADER: Final = struct.Struct(">I")
 Reason: TypeAlias = Literal[
     "wrong_ca",  # the certificate does not lead to our root
     "expired",  # the certificate is not valid now
+    "revoked",
     "tls",  # no TLS 1.3, no certificate, or no TLS at all
     "not_member",  # certified, but not one of our peers
     "other_chain",
@@ -94,6 +95,18 @@ class Pong(Value, frozen=True, tag="pong"):
     n: Natural
 
 
+class Renew(Value, frozen=True, tag="renew"):
+    """Asks to replace this session before its certificates end.
+
+    The side that listened says it to be dialled anew, and in answer to the side that dials; who
+    hears it over the present session may accept a second one.
+    """
+
+
+class Bye(Value, frozen=True, tag="bye"):
+    """Last message of one direction; what follows comes over the session's successor."""
+
+
 class GetBlocks(Value, frozen=True, tag="get-blocks"):
     """Ask for blocks `from_height`, `from_height` + 1, … within both limits.
 
@@ -113,7 +126,7 @@ class Blocks(Value, frozen=True, tag="blocks"):
 
 
 Delivered: TypeAlias = Consensus | Transactions | Status
-Message: TypeAlias = Hello | Consensus | Transactions | Status | Ping | Pong
+Message: TypeAlias = Hello | Consensus | Transactions | Status | Ping | Pong | Renew | Bye
 SyncMessage: TypeAlias = Hello | GetBlocks | Blocks
 
 

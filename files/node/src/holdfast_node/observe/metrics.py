@@ -43,9 +43,11 @@ class Snapshot:
     """State of a node at a scrape.
 
     `missing_validators` counts validators (never this node) that are not connected or whose votes
-    are absent from recent blocks, as consensus sees it. `certificate_expiry` is Unix seconds of the
-    TLS certificate's end of validity, None without TLS. The mappings are totals since the start, by
-    reason or by peer name.
+    are absent from recent blocks, as consensus sees it. `certificate_begin` and `_expiry` are Unix
+    seconds of the TLS certificate's validity, None without TLS; `crl_next_update` those when the
+    first revocation list is out of date, None without one. `identity` tells serial number,
+    roots and lists in use, `identity_refused` that those on disk are others. The other
+    mappings are totals since the start, by reason, result or peer name.
     """
 
     height: int
@@ -56,9 +58,15 @@ class Snapshot:
     mempool_transactions: int
     mempool_bytes: int
     missing_validators: int
+    certificate_begin: float | None = None
     certificate_expiry: float | None = None
+    crl_next_update: float | None = None
+    identity: Mapping[str, str] = field(default_factory=dict)
+    identity_refused: bool = False
+    identity_reloads: Mapping[str, int] = field(default_factory=dict)
     storage_bytes: int = 0
     journal_bytes: int = 0
+    buffered_bytes: int = 0
     sync_target_height: int = 0
     refused_connections: Mapping[str, int] = field(default_factory=dict)
     dropped_frames: Mapping[str, int] = field(default_factory=dict)
@@ -200,12 +208,15 @@ class _SnapshotCollector(Collector):
         now = self.read()
         for name, help_, value in _gauges(now):
             yield GaugeMetricFamily(name, help_, value=value)
-        if now.certificate_expiry is not None:
-            yield GaugeMetricFamily(
-                "certificate_expiry_timestamp_seconds",
-                "End of validity of the TLS certificate in use, Unix seconds.",
-                value=now.certificate_expiry,
+        if now.identity:
+            yield InfoMetricFamily(
+                "tls_identity",
+                "Serial number of the TLS certificate, SHA-256 of roots and lists in use.",
+                dict(now.identity),
             )
+        for name, help_, instant in _instants(now):
+            if instant is not None:
+                yield GaugeMetricFamily(name, help_, value=instant)
         refused = CounterMetricFamily(
             "p2p_refused_connections", "Connections of peers refused, by reason.", labels=["reason"]
         )
@@ -217,7 +228,11 @@ class _SnapshotCollector(Collector):
             "Round-trip time of a peer's last heartbeat.",
             labels=["peer"],
         )
+        reloads = CounterMetricFamily(
+            "identity_reloads", "Times the TLS files were read again, by result.", labels=["result"]
+        )
         for family, values in (
+            (reloads, now.identity_reloads),
             (refused, now.refused_connections),
             (dropped, now.dropped_frames),
             (latency, now.peer_latency_s),
@@ -227,11 +242,36 @@ class _SnapshotCollector(Collector):
             yield family
 
 
+def _instants(now: Snapshot) -> list[tuple[str, str, float | None]]:
+    return [
+        (
+            "certificate_not_before_timestamp_seconds",
+            "Begin of validity of the TLS certificate in use, Unix seconds.",
+            now.certificate_begin,
+        ),
+        (
+            "certificate_expiry_timestamp_seconds",
+            "End of validity of the TLS certificate in use, Unix seconds.",
+            now.certificate_expiry,
+        ),
+        (
+            "crl_next_update_timestamp_seconds",
+            "When the first revocation list in use is out of date, Unix seconds.",
+            now.crl_next_update,
+        ),
+    ]
+
+
 def _gauges(now: Snapshot) -> list[tuple[str, str, float]]:
     return [
         ("consensus_height", "Height of the last committed block.", now.height),
         ("consensus_current_round", "View in which agreement stands now.", now.view),
         ("node_ready", "1 if the node is in step with the network, else 0.", now.ready),
+        (
+            "identity_files_refused",
+            "1 if the TLS files on disk could not be used and older ones are, else 0.",
+            now.identity_refused,
+        ),
         ("peers_connected", "Members connected now.", now.peers_connected),
         ("peers_configured", "Members this node is to be connected to.", now.peers_configured),
         ("mempool_transactions", "Transactions waiting.", now.mempool_transactions),
@@ -243,5 +283,10 @@ def _gauges(now: Snapshot) -> list[tuple[str, str, float]]:
         ),
         ("storage_bytes", "Bytes of the block store on disk.", now.storage_bytes),
         ("journal_bytes", "Bytes of the vote journal on disk.", now.journal_bytes),
+        (
+            "consensus_buffered_bytes",
+            "Memory that consensus keeps because of what other validators sent, bytes.",
+            now.buffered_bytes,
+        ),
         ("sync_target_height", "Highest height that a peer announced.", now.sync_target_height),
     ]

@@ -1,39 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vote journal: what this validator said, on disk before it is said.
 
-The file is a header and frames, one per append:
-
-    header  magic, version (u32), salt (16 random bytes), CRC-32 of these
-    frame   marker, length of the payload (u32), CRC-32 of salt, length and payload; the payload is
-            the encoded records
-
-A crash can only leave the last frame incomplete. A faulty frame with a valid one anywhere after it
-is therefore damage, and refused: cutting there would forget votes. The salt keeps what peers make
-us write from passing for a frame.
+`frames.py` has the format: a header, and a frame for each append. A crash can only leave the last
+frame incomplete. A faulty frame with a valid one anywhere after it is therefore damage, and
+refused: cutting there would forget votes.
 """
 
 import os
-import struct
-from binascii import crc32
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-from holdfast_node.chain.codec import decode, encode
-from holdfast_node.errors import RefusedError, StorageError
+from holdfast_node.errors import StorageError
 from holdfast_node.storage.files import sync_directory
-
-_MAGIC: Final = b"HFvotes\n"
-_VERSION: Final = 1
-_HEADER: Final = struct.Struct(">8sI16s")
-_CHECKSUM: Final = struct.Struct(">I")
-_HEADER_BYTES: Final = _HEADER.size + _CHECKSUM.size
-_FRAME: Final = struct.Struct(">4sII")
-_MARKER: Final = b"\xf5HFr"
-
-_WAY_OUT: Final = (
-    "a validator without its votes could vote twice: put the file back from this disk; if it is "
-    "lost, give the validator a new key"
+from holdfast_node.storage.frames import (
+    SALT_BYTES,
+    WAY_OUT,
+    frame,
+    header,
+    read_records,
+    scan,
 )
 
 
@@ -66,37 +51,17 @@ class Journal:
 
     def _open(self) -> None:
         content = self._read()
-        self._salt = self._check_header(content)
-        self._size = _HEADER_BYTES
-        for _, end in _frames(content, self._salt, self._size):
-            self._size = end
-        if self._size == len(content):
-            return
-        damaged = self._size
-        candidate = content.find(_MARKER, damaged + 1)
-        while candidate >= 0:
-            for _ in _frames(content, self._salt, candidate):
-                raise StorageError(
-                    f"{self._path} is damaged at byte {damaged}, before records that are intact "
-                    f"(byte {candidate}): {_WAY_OUT}"
-                )
-            candidate = content.find(_MARKER, candidate + 1)
-        self.torn_bytes = len(content) - damaged
-        self._truncate()
-
-    def _check_header(self, content: bytes) -> bytes:
-        # The file appears under its name complete, so a short header is no torn append.
-        if len(content) >= _HEADER_BYTES:
-            magic, version, salt = _HEADER.unpack_from(content)
-            if magic == _MAGIC and version > _VERSION:
-                raise StorageError(
-                    f"{self._path} has version {version}, this release knows {_VERSION}: run the "
-                    "release that wrote it, or a newer one"
-                )
-            (checksum,) = _CHECKSUM.unpack_from(content, _HEADER.size)
-            if magic == _MAGIC and checksum == crc32(content[: _HEADER.size]):
-                return bytes(salt)
-        raise StorageError(f"{self._path} is no vote journal, or its start is damaged: {_WAY_OUT}")
+        found = scan(content, str(self._path))
+        if found.intact is not None:
+            raise StorageError(
+                f"{self._path} is damaged at byte {found.end}, before records that are intact "
+                f"(byte {found.intact}): {WAY_OUT}"
+            )
+        self._salt = found.salt
+        self._size = found.end
+        self.torn_bytes = len(content) - found.end
+        if self.torn_bytes:
+            self._truncate()
 
     @property
     def size(self) -> int:
@@ -105,19 +70,7 @@ class Journal:
 
     def replay(self) -> list[bytes]:
         """All records, oldest first."""
-        content = self._read()
-        return [
-            record
-            for payload, _ in _frames(content, self._salt, _HEADER_BYTES)
-            for record in self._records(payload)
-        ]
-
-    def _records(self, payload: bytes) -> list[bytes]:
-        try:
-            records: list[bytes] = decode(payload, list[bytes])
-        except RefusedError as error:
-            raise StorageError(f"{self._path}: {error}: {_WAY_OUT}") from error
-        return records
+        return read_records(self._read(), str(self._path))
 
     def append(self, records: Sequence[bytes]) -> None:
         """Write `records` as a whole: after a crash all are there, or none. Durable on return.
@@ -131,9 +84,9 @@ class Journal:
             raise StorageError(
                 f"{self._path}: an earlier write failed: check the disk, then restart the node"
             )
-        frame = _frame(self._salt, records)
+        data = frame(self._salt, records)
         try:
-            _write_all(self._descriptor, frame, self._size)
+            _write_all(self._descriptor, data, self._size)
         except OSError as error:
             self._failed = True
             self._truncate()
@@ -145,7 +98,7 @@ class Journal:
         except OSError as error:
             raise StorageError(f"{self._path}: {error}: check the disk") from error
         self._failed = False
-        self._size += len(frame)
+        self._size += len(data)
 
     def reset(self, records: Sequence[bytes]) -> None:
         """Replace the whole journal by `records`, atomically and durably.
@@ -186,38 +139,12 @@ class Journal:
             raise StorageError(f"{self._path}: {error}: check the disk") from error
 
 
-def _checksum(salt: bytes, length: int, payload: bytes) -> int:
-    return crc32(payload, crc32(_CHECKSUM.pack(length), crc32(salt)))
-
-
-def _frame(salt: bytes, records: Sequence[bytes]) -> bytes:
-    payload = encode(list(records))
-    length = len(payload)
-    return _FRAME.pack(_MARKER, length, _checksum(salt, length, payload)) + payload
-
-
-def _frames(content: bytes, salt: bytes, start: int) -> Iterator[tuple[bytes, int]]:
-    """Payload and end of each valid frame from `start` on, up to the first faulty one."""
-    while start + _FRAME.size <= len(content):
-        marker, length, checksum = _FRAME.unpack_from(content, start)
-        payload = content[start + _FRAME.size : start + _FRAME.size + length]
-        if (
-            marker != _MARKER
-            or len(payload) != length
-            or _checksum(salt, length, payload) != checksum
-        ):
-            return
-        start += _FRAME.size + length
-        yield payload, start
-
-
 def _create(path: Path, records: Sequence[bytes]) -> bytes:
     """Put a journal at `path`, replacing what is there in one step; returns its salt."""
-    salt = os.urandom(16)
-    header = _HEADER.pack(_MAGIC, _VERSION, salt)
-    content = header + _CHECKSUM.pack(crc32(header))
+    salt = os.urandom(SALT_BYTES)
+    content = header(salt)
     if records:
-        content += _frame(salt, records)
+        content += frame(salt, records)
     unfinished = path.with_name(path.name + ".new")
     descriptor = os.open(
         unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode=0o600

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a replica knows of the height it decides, and how it gets that back from its journal."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast_node.chain.block import Block, VoteKind
+from holdfast_node.chain.validators import ValidatorSet
+from holdfast_node.consensus.buffers import FutureMessages, ViewChangeBook, weight
+from holdfast_node.consensus.messages import (
+    Entered,
+    Locked,
+    NewView,
+    PrePrepare,
+    Proposed,
+    Record,
+    Voted,
+)
+from holdfast_node.consensus.votes import VoteBook
+
+VOTE_BYTES: Final = 512  # a vote in a book, in memory, about
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A block that was accepted in a view; `signature` is its leader's on the pre-prepare."""
+
+    block: Block
+    hash: bytes
+    signature: bytes
+
+
+class HeightState:
+    """The state of one height, replaced as a whole when the next one starts.
+
+    `records` is what the journal holds of the height at the start.
+    """
+
+    def __init__(
+        self,
+        *,
+        validators: ValidatorSet,
+        index: int,
+        height: int,
+        view: int,
+        records: Iterable[Record],
+        max_block_bytes: int,
+    ) -> None:
+        self.validators = validators
+        self.index = index
+        self._max_block_bytes = max_block_bytes
+        margin = VOTE_BYTES * (len(validators) + 4)
+        self._future = FutureMessages(2 * (max_block_bytes + margin))
+        self._start_height(height, view, records)
+
+    def _start_height(self, height: int, view: int, records: Iterable[Record] = ()) -> None:
+        self.height = height
+        self.first_view = view
+        self.view = view
+        self.active = True  # False while changing view
+        self.decided = False
+        self._expecting = False
+        self._view_deadline: float | None = None
+        self._resend_at: float | None = None
+        self._required: bytes | None = None  # what a new view obliges its leader to propose
+        self._proposal: Proposal | None = None  # accepted in the current view
+        self._prepares = VoteBook()
+        self._commits = VoteBook()
+        self._cast: dict[tuple[VoteKind, int], bytes] = {}
+        self._locked: Locked | None = None
+        self._proposed: Proposed | None = None  # by this validator, in its last view as leader
+        self._changes = ViewChangeBook()
+        self._new_view: NewView | None = None
+        self._early: PrePrepare | None = None
+        for record in records:
+            if record.height == height:
+                self._restore(record)
+        lock = self._locked
+        if lock is not None and lock.proof.view == self.view:  # was active there, and is again
+            proof = lock.proof
+            self._proposal = Proposal(lock.block, proof.block_hash, proof.leader.signature)
+        self.active = self.view == view or self._proposal is not None
+
+    def _restore(self, record: Record) -> None:
+        match record:
+            case Voted():
+                self._cast["prepare", record.view] = record.block_hash
+                self.view = max(self.view, record.view)
+            case Proposed():
+                self._cast["pre-prepare", record.view] = record.block.hash
+                self._proposed = record
+                self.view = max(self.view, record.view)
+            case Locked():
+                self._locked = record
+                self._cast["commit", record.proof.view] = record.proof.block_hash
+                self.view = max(self.view, record.proof.view)
+            case Entered():
+                self.view = max(self.view, record.view)
+
+    def records(self) -> list[Record]:
+        """All that the journal has to hold, instead of everything that was ever persisted."""
+        kept: list[Record] = [] if self._locked is None else [self._locked]
+        if self.view != self.first_view:
+            kept.append(Entered(self.height, self.view))
+        if self._proposed is not None and self._proposed.view == self.view:
+            kept.append(self._proposed)
+        voted = self._cast.get(("prepare", self.view))
+        if voted is not None:
+            kept.append(Voted(self.height, self.view, voted))
+        return kept
+
+    @property
+    def leader(self) -> int:
+        """The index of the current view's leader."""
+        return self.validators.leader(self.view)
+
+    def next_timer(self) -> float | None:
+        """When `timeout` wants to be called, or None."""
+        deadlines = [at for at in (self._view_deadline, self._resend_at) if at is not None]
+        return min(deadlines, default=None)
+
+    def missing_voters(self) -> list[int]:
+        """Validators that have neither proposed nor prepared in the current view."""
+        seen = self._prepares.voters(self.view) | {self.leader if self._proposal else -1}
+        return [i for i in range(len(self.validators)) if i not in seen]
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Memory kept because of what others sent, about; `PROTOCOL.md` says how it is bounded."""
+        kept = self._future.bytes + self._changes.bytes
+        kept += (len(self._prepares) + len(self._commits)) * VOTE_BYTES
+        return kept + sum(weight(m) for m in (self._early, self._new_view) if m is not None)
+
+    def _known_block(self, block_hash: bytes) -> Block | None:
+        if self._proposal is not None and self._proposal.hash == block_hash:
+            return self._proposal.block
+        if self._locked is not None and self._locked.proof.block_hash == block_hash:
+            return self._locked.block
+        return None

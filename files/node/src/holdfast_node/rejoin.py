@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way back to voting, of a validator whose start left a doubt; `probation.py` says why."""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from math import inf
+from typing import Final
+
+import structlog
+from anyio import to_thread
+
+from holdfast_node.consensus import Record, Replica
+from holdfast_node.vote_log import VoteLog
+
+MARK_SECONDS: Final = 2.0
+_OLD_NETWORK: Final = (
+    "this folder is new, and the network is not: the validator may have voted before, from a "
+    "folder that was lost"
+)
+
+log = structlog.get_logger()
+
+
+class Rejoin:
+    """Gives the driver its replica once a vote is safe.
+
+    `make(height, view, records)` makes the replica. `mark()` hands a transaction with a new random
+    number to the network and returns its identifier, or None if it was not taken.
+    """
+
+    def __init__(
+        self,
+        votes: VoteLog,
+        *,
+        make: Callable[[int, int, Sequence[Record]], Replica],
+        mark: Callable[[], Awaitable[bytes | None]],
+    ) -> None:
+        self._votes = votes
+        self._make = make
+        self._mark = mark
+        self._marks: set[bytes] = set()
+        self.next_try = -inf
+
+    @property
+    def reason(self) -> str:
+        """Why there is no vote yet."""
+        standing = self._votes.standing
+        if standing.doubt is not None:
+            return standing.doubt
+        if self._votes.newborn:
+            return "this folder is new: waiting for a quorum, to see whether the network is too"
+        return f"the journal holds votes above the chain: fetching blocks up to {standing.floor}"
+
+    async def replica(self, height: int, view: int, *, in_step: bool, now: float) -> Replica | None:
+        """The replica for the height above `height`, or None while no vote is safe."""
+        votes = self._votes
+        if votes.newborn and height > 0:
+            await to_thread.run_sync(votes.doubt, _OLD_NETWORK)
+        if votes.newborn:
+            if not in_step:
+                self.next_try = inf  # the driver is woken when a peer or a block comes
+                return None
+            await to_thread.run_sync(votes.born)
+        if votes.standing.may_vote(height + 1):
+            records = [r for r in votes.standing.records if r.height == height + 1]
+            return self._make(height + 1, view, records)
+        if votes.standing.doubt is None:
+            self.next_try = inf
+        elif now >= self.next_try:
+            self.next_try = now + MARK_SECONDS
+            mark = await self._mark()
+            if mark is not None:
+                log.warning("follows without a vote", reason=self.reason, mark=mark.hex())
+                self._marks.add(mark)
+        return None
+
+    async def committed(self, height: int, transaction_ids: Collection[bytes]) -> None:
+        """A block, fetched from a peer, is final and stored."""
+        votes = self._votes
+        if votes.newborn:
+            await to_thread.run_sync(votes.doubt, _OLD_NETWORK)
+            self.next_try = -inf
+        if votes.standing.doubt is not None and not self._marks.isdisjoint(transaction_ids):
+            await to_thread.run_sync(votes.cleared, height)
+            log.info("votes of the past cannot be contradicted any more", height=height)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One simulated validator: replica, disk, clocks and a small application."""
+
+from hashlib import sha256
+from typing import Final
+
+from holdfast_node.chain.block import Block, CertifiedBlock, Header
+from holdfast_node.chain.crypto import ZERO_HASH
+from holdfast_node.chain.merkle import merkle_root
+from holdfast_node.consensus import Replica, Timeouts
+from holdfast_node.consensus.messages import Anchored, Doubted, Floor, JournalRecord
+from holdfast_node.consensus.patience import Patience
+from holdfast_node.consensus.probation import Standing, judge
+from holdfast_node.errors import RefusedError
+from holdfast_node.simulation.disk import Disk
+from holdfast_node.simulation.keys import SimulatedKey, SimulatedValidators
+
+CHAIN_ID: Final = "sim"
+EPOCH_MS: Final = 1_000_000
+TOLERATED_MS: Final = 1_000  # how far a block's time may be ahead, as the ledger has it
+BLOCK_TRANSACTIONS: Final = 4
+MAX_BLOCK_BYTES: Final = 4_096
+TIMEOUTS: Final = Timeouts(view=1.0, view_max=8.0, resend=0.3)
+
+
+class Machine:
+    """`index` is the validator's; a clone has the index of another machine and its own `id`."""
+
+    def __init__(
+        self, ident: int, index: int, key: SimulatedKey, validators: SimulatedValidators
+    ) -> None:
+        self.id = ident
+        self.index = index
+        self.key = key
+        self.validators = validators
+        self.disk = Disk()
+        self.backup: Disk | None = None
+        self.offset = 0.0  # of the monotonic clock, seconds
+        self.rate = 1.0
+        self.skew = 0.0  # of the wall clock, seconds
+        self.up = False
+        self.life = 0  # counts starts: what was meant for an earlier life never arrives
+        self.frozen_until = 0.0
+        self.timer_at: float | None = None
+        self.replica: Replica | None = None
+        self.standing = Standing(None, 0)
+        self.marks: set[bytes] = set()
+        self.patience = Patience(2 * TIMEOUTS.view)
+        self.mempool: dict[bytes, float] = {}
+        self.done: set[bytes] = set()
+        self.root = ZERO_HASH
+
+    def __str__(self) -> str:
+        return f"v{self.index}" if self.id == self.index else f"v{self.index}'"
+
+    # Clocks.
+
+    def clock(self, now: float) -> float:
+        """Its monotonic clock when the world's says `now`."""
+        return now * self.rate + self.offset
+
+    def world_time(self, local: float) -> float:
+        return (local - self.offset) / self.rate
+
+    def wall_ms(self, now: float) -> int:
+        return EPOCH_MS + int((now + self.skew) * 1000)
+
+    # The application: a chain of hashes over the transactions, each of which counts once.
+
+    @property
+    def height(self) -> int:
+        return len(self.disk.chain)
+
+    @property
+    def head_hash(self) -> bytes:
+        return self.disk.chain[-1].block.hash if self.disk.chain else ZERO_HASH
+
+    @property
+    def head_time_ms(self) -> int:
+        return self.disk.chain[-1].block.header.time_ms if self.disk.chain else 0
+
+    def state_after(self, transactions: tuple[bytes, ...]) -> bytes:
+        return sha256(self.root + merkle_root(transactions)).digest()
+
+    def new_block(self, now: float, view: int, *, censored: bool = False) -> Block:
+        """The next block, of what waits; with `censored` some transactions never get in."""
+        waiting = [t for t in self.mempool if not (censored and t.endswith(b"!"))]
+        return self.block_of(tuple(waiting[:BLOCK_TRANSACTIONS]), now, view)
+
+    def block_of(self, transactions: tuple[bytes, ...], now: float, view: int) -> Block:
+        header = Header(
+            CHAIN_ID,
+            self.height + 1,
+            view,
+            max(self.wall_ms(now), self.head_time_ms + 1),
+            self.head_hash,
+            merkle_root(transactions),
+            self.state_after(transactions),
+            self.validators.hash,
+        )
+        return Block(header, transactions)
+
+    def check_proposal(self, block: Block, now: float) -> None:
+        """Raise `RefusedError` for a block that must not be voted for."""
+        header = block.header
+        if header.height != self.height + 1 or header.previous != self.head_hash:
+            raise RefusedError("bad_block", "does not extend this chain")
+        if not self.head_time_ms < header.time_ms <= self.wall_ms(now) + TOLERATED_MS:
+            raise RefusedError("early_block", "its time is not between its parent's and now")
+        if not block.has_valid_transactions_root() or self.done.intersection(block.transactions):
+            raise RefusedError("bad_block", "transactions")
+        if header.state_root != self.state_after(block.transactions):
+            raise RefusedError("bad_block", "state root")
+
+    def store(self, certified: CertifiedBlock) -> None:
+        """Execute and store a final block."""
+        transactions = certified.block.transactions
+        self.root = self.state_after(transactions)
+        self.disk.chain.append(certified)
+        self.done.update(transactions)
+        for transaction in transactions:
+            self.mempool.pop(transaction, None)
+
+    def oldest(self) -> bytes | None:
+        return next(iter(self.mempool), None)
+
+    # Life and death.
+
+    def crash(self) -> None:
+        self.up = False
+        self.replica = None
+        self.life += 1
+        self.timer_at = None
+        self.mempool.clear()
+
+    def start(self, mark: bytes) -> list[JournalRecord]:
+        """Open the disk and judge it, as a node does; returns the records that were found."""
+        records = self.disk.open()
+        self.standing = judge(records, anchor=(self.disk.anchor, 0), new=False)
+        if self.standing.doubt is not None:
+            self.disk.reset([Anchored(self.disk.anchor, 0), Doubted(self.standing.doubt)])
+            self.marks = {mark}
+        self.root, self.done = ZERO_HASH, set()
+        for certified in self.disk.chain:
+            self.root = self.state_after(certified.block.transactions)
+            self.done.update(certified.block.transactions)
+        self.up = True
+        self.life += 1
+        self.timer_at = None
+        self.patience = Patience(2 * TIMEOUTS.view)
+        return list(records or ())
+
+    def clear_doubt(self) -> None:
+        """The last block has this start's mark in it."""
+        self.standing.cleared(self.height)
+        self.disk.reset([Anchored(self.disk.anchor, 0), Floor(self.height)])
+        self.marks = set()
+
+    def vote(self, replica: Replica) -> None:
+        self.replica = replica
+        self.timer_at = None

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events in virtual time: what machines say, how the network treats it, and what befalls them."""
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from hashlib import blake2b
+from random import Random
+from typing import Any, Final
+
+from holdfast_node.chain.block import CertifiedBlock
+from holdfast_node.chain.codec import decode, encode
+from holdfast_node.consensus import (
+    Commit,
+    Effect,
+    Entered,
+    Evidence,
+    Message,
+    Persist,
+    Replica,
+    Send,
+)
+from holdfast_node.consensus.messages import Anchored, Floor
+from holdfast_node.errors import RefusedError
+from holdfast_node.simulation.adversary import Adversary
+from holdfast_node.simulation.keys import SimulatedKey, SimulatedValidators
+from holdfast_node.simulation.machine import CHAIN_ID, MAX_BLOCK_BYTES, TIMEOUTS, Machine
+from holdfast_node.simulation.misfortune import Misfortune
+from holdfast_node.simulation.oracle import Oracle
+from holdfast_node.simulation.scenario import Scenario
+from holdfast_node.simulation.trace import describe
+
+BLOCK_INTERVAL: Final = 0.15
+COMPACT_BYTES: Final = 4_000
+KEPT_LINES: Final = 400
+
+
+class World:
+    """One run. `trace_all` keeps every line of the trace, not only the last ones."""
+
+    def __init__(self, seed: int, scenario: Scenario, *, trace_all: bool = False) -> None:
+        self.random = Random(f"world {seed}")  # noqa: S311 -- the point is that it can be repeated
+        self.scenario = scenario
+        self.now = 0.0
+        self.lines: deque[str] = deque(maxlen=None if trace_all else KEPT_LINES)
+        self._digest = blake2b(digest_size=16)
+        self.events = 0
+        self.evidence: set[tuple[int, str, int, int]] = set()
+        self.blocked: set[tuple[int, int]] = set()
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._submitted = 0
+        keys = [SimulatedKey(i) for i in range(scenario.n)]
+        self.validators = SimulatedValidators(keys)
+        behaviour = dict(scenario.byzantine)
+        self.faulty = frozenset(behaviour)
+        self.machines = [Machine(i, i, key, self.validators) for i, key in enumerate(keys)]
+        for index, does in scenario.byzantine:
+            if "clone" in does:
+                ident = len(self.machines)
+                self.machines.append(Machine(ident, index, keys[index], self.validators))
+        for machine in self.machines:
+            machine.offset = self.random.uniform(0, 100)
+            machine.rate = 1 + self.random.uniform(-scenario.drift, scenario.drift)
+            machine.skew = self.random.uniform(-scenario.skew, scenario.skew)
+        self.adversary = Adversary(self, behaviour)
+        self.oracle = Oracle(
+            quorum=scenario.quorum, faulty=self.faulty, most_buffered=most_buffered(scenario.n)
+        )
+        self.adversary.prepare()
+        self._misfortune = Misfortune(self)
+        for machine in self.machines:
+            self.start(machine)
+        self.every(scenario.sync, self._sync_all)
+        self.every(BLOCK_INTERVAL, self._work_all)
+        self.every(0.5, self._misfortune.strike)
+        self.every(0.25, self._submit)
+        if behaviour:
+            self.every(0.2, self.adversary.act)
+
+    # Virtual time.
+
+    def after(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
+        self._sequence += 1
+        entry = (self.now + seconds, self._sequence, action, arguments)
+        heapq.heappush(self._heap, entry)
+
+    def every(self, seconds: float, action: Callable[[], None]) -> None:
+        def again() -> None:
+            action()
+            self.after(seconds, again)
+
+        self.after(seconds, again)
+
+    def run(self, until: float) -> None:
+        """Go on to virtual time `until`; raises `ViolationError`."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, action, arguments = heapq.heappop(heap)
+            self.events += 1
+            action(*arguments)
+        self.now = until
+
+    def note(self, line: str) -> None:
+        """A line of the trace; the digest over all of them identifies the run."""
+        line = f"{self.now:10.6f} {line}"
+        self.lines.append(line)
+        self._digest.update(line.encode())
+
+    @property
+    def trace_hash(self) -> str:
+        return self._digest.hexdigest()
+
+    # Machines.
+
+    def start(self, machine: Machine) -> None:
+        """Start, or start again after a crash."""
+        mark = b"mark %d %d %d" % (machine.id, machine.life, self._sequence)
+        for record in machine.start(mark):
+            self.oracle.persisted(machine.index, record)
+        doubt = machine.standing.doubt
+        self.note(f"{machine} starts at {machine.height}" + (f": {doubt}" if doubt else ""))
+        self._let_vote(machine)
+
+    def _let_vote(self, machine: Machine) -> None:
+        """Give the machine a replica, if it may have one."""
+        height = machine.height + 1
+        if machine.replica is not None or not machine.standing.may_vote(height):
+            return
+        chain = machine.disk.chain
+        machine.vote(
+            Replica(
+                chain_id=CHAIN_ID,
+                validators=self.validators,
+                index=machine.index,
+                sign=machine.key.sign,
+                check_proposal=lambda block: machine.check_proposal(block, self.now),
+                timeouts=TIMEOUTS,
+                height=height,
+                view=chain[-1].block.header.view if chain else 0,
+                records=[r for r in machine.standing.records if r.height == height],
+                max_block_bytes=MAX_BLOCK_BYTES,
+            )
+        )
+        assert machine.replica is not None
+        self.carry_out(machine, machine.replica.resume(machine.clock(self.now)))
+
+    def crash(self, machine: Machine, why: str) -> None:
+        self.note(f"{machine} crashes ({why}) at {machine.height}")
+        machine.crash()
+
+    def carry_out(self, machine: Machine, effects: list[Effect]) -> None:
+        """Do what a replica asks for, in order; power may fail before, in and after each write."""
+        life = machine.life
+        chance = self.scenario.crash
+        for effect in effects:
+            if machine.life != life:
+                return
+            fails = chance > 0 and self.random.random() < chance
+            match effect:
+                case Persist():
+                    if fails:
+                        machine.disk.tear([effect.record], self.random)
+                        self.crash(machine, "in a write")
+                        return
+                    machine.disk.append([effect.record])
+                    self.oracle.persisted(machine.index, effect.record)
+                    if isinstance(effect.record, Entered):
+                        self._gossip(machine, list(machine.mempool))
+                case Send():
+                    if fails:
+                        self.crash(machine, "before it spoke")
+                        return
+                    self._send(machine, effect.message)
+                case Commit():
+                    self._commit(machine, effect.certified)
+                case Evidence():
+                    if effect.subject not in self.evidence and machine.index not in self.faulty:
+                        self.oracle.accused(effect, self.validators)
+                        self.evidence.add(effect.subject)
+                        self.note(f"{machine} accuses v{effect.validator} of {effect.kind}")
+                case _:
+                    pass
+        self._arm(machine)
+
+    def _commit(self, machine: Machine, certified: CertifiedBlock) -> None:
+        if certified.block.height != machine.height + 1:
+            return
+        block = certified.block
+        machine.store(certified)
+        self.note(f"{machine} has block {block.height} {block.hash.hex()[:8]}")
+        if machine.index not in self.faulty:
+            self.oracle.committed(machine.index, certified, machine.root)
+        now = machine.clock(self.now)
+        if machine.standing.doubt is not None and machine.marks.intersection(block.transactions):
+            machine.clear_doubt()
+            self.note(f"{machine} may vote above {machine.height}")
+        replica = machine.replica
+        if replica is None:
+            self._let_vote(machine)
+            return
+        life = machine.life
+        self.carry_out(machine, replica.advance(block.height, block.header.view, now))
+        if machine.life != life or machine.replica is None:
+            return
+        room = len(block.transactions) < 4
+        if machine.patience.committed(block.transactions, room=room, now=now):
+            self.note(f"{machine} suspects v{replica.leader}")
+            self.carry_out(machine, replica.suspect(now))
+        machine.patience.watch(machine.oldest(), now)
+
+    def _arm(self, machine: Machine) -> None:
+        """Have the machine's next timer fire; at most one event is on the heap for it."""
+        if machine.replica is None or (local := machine.replica.next_timer()) is None:
+            return
+        at = max(self.now, machine.world_time(local))
+        if machine.timer_at is None or at < machine.timer_at - 1e-9:
+            machine.timer_at = at
+            self.after(at - self.now, self._fire, machine, machine.life, at)
+
+    def _fire(self, machine: Machine, life: int, at: float) -> None:
+        if machine.life != life or machine.timer_at != at:
+            return
+        if machine.frozen_until > self.now:
+            machine.timer_at = machine.frozen_until
+            self.after(machine.frozen_until - self.now, self._fire, machine, life, machine.timer_at)
+            return
+        machine.timer_at = None
+        if machine.replica is not None:
+            local = machine.clock(self.now) + 1e-9
+            self.carry_out(machine, machine.replica.timeout(local))
+
+    # The network.
+
+    def reachable(self, sender: Machine, to: Machine) -> bool:
+        return (sender.id, to.id) not in self.blocked
+
+    def _send(self, sender: Machine, message: Message) -> None:
+        """To all others; a faulty sender's adversary decides what each of them hears."""
+        wire: Message = decode(encode(message), Message)
+        if sender.index not in self.faulty:
+            self.oracle.sent(sender.index, message)
+            self.note(f"{sender} says {describe(message)}")
+            for to in self.machines:
+                if to is not sender:
+                    self.deliver(sender, to, wire)
+            self.adversary.overhears(wire)
+            return
+        for to in self.machines:
+            if to.index != sender.index:
+                for twisted in self.adversary.twist(sender, to, wire):
+                    self.says(sender, to, twisted)
+
+    def says(self, sender: Machine, to: Machine, message: Message) -> None:
+        """A faulty validator says something to one other."""
+        if message.validator == sender.index:
+            self.oracle.sent(sender.index, message)
+        self.note(f"{sender} tells {to} {describe(message)}")
+        self.deliver(sender, to, message)
+
+    def deliver(self, sender: Machine, to: Machine, message: Message) -> None:
+        """Put a message on its way, if it is not lost."""
+        scenario, random = self.scenario, self.random
+        if not self.reachable(sender, to):
+            return
+        copies = 2 if scenario.duplication and random.random() < scenario.duplication else 1
+        for _ in range(copies):
+            if scenario.loss and random.random() < scenario.loss:
+                continue
+            delay = random.expovariate(1 / scenario.delay)
+            self.after(delay, self._arrive, sender, to, message)
+
+    def _arrive(self, sender: Machine, to: Machine, message: Message) -> None:
+        if to.frozen_until > self.now:
+            self.after(to.frozen_until - self.now, self._arrive, sender, to, message)
+            return
+        if to.replica is None:
+            return
+        replica = to.replica
+        effects = replica.receive(message, to.clock(self.now))
+        if to.index not in self.faulty and (self.faulty or not self.events % 16):
+            self.oracle.buffered(to.index, replica.buffered_bytes)
+        if effects:
+            self.carry_out(to, effects)
+        else:
+            self._arm(to)
+
+    def _gossip(self, machine: Machine, transactions: list[bytes]) -> None:
+        for to in self.machines:
+            if to is machine or not self.reachable(machine, to):
+                continue
+            if self.random.random() >= self.scenario.loss:
+                delay = self.random.expovariate(1 / self.scenario.delay)
+                self.after(delay, self._admit, to, transactions)
+
+    def _admit(self, machine: Machine, transactions: list[bytes]) -> None:
+        if machine.up and machine.frozen_until <= self.now:
+            for transaction in transactions:
+                if transaction not in machine.done:
+                    machine.mempool.setdefault(transaction, self.now)
+            machine.patience.watch(machine.oldest(), machine.clock(self.now))
+
+    # What happens at intervals.
+
+    def _submit(self) -> None:
+        """A client hands a transaction to some validator; those in doubt hand in their marks."""
+        ready = [m for m in self.machines if m.up and m.frozen_until <= self.now]
+        for machine in ready:
+            for mark in sorted(machine.marks):
+                self._admit(machine, [mark])
+                self._gossip(machine, [mark])
+        if ready:
+            self._submitted += 1
+            ending = b"!" if self._submitted % 8 == 0 else b""
+            transaction = b"transaction %d" % self._submitted + ending
+            machine = self.random.choice(ready)
+            self._admit(machine, [transaction])
+            self._gossip(machine, [transaction])
+
+    def _sync_all(self) -> None:
+        """Block sync: a machine that is behind takes blocks from a peer that can reach it."""
+        for machine in self.machines:
+            if not machine.up or machine.frozen_until > self.now:
+                continue
+            ahead = [p for p in self.machines if self._serves(p, machine)]
+            if not ahead:
+                continue
+            peer = self.random.choice(ahead)
+            for certified in self.adversary.served(peer, machine):
+                if certified.block.height != machine.height + 1:
+                    continue
+                try:
+                    certified.check(CHAIN_ID, self.validators)
+                except RefusedError:
+                    break
+                life = machine.life
+                self._commit(machine, certified)
+                if machine.life != life:
+                    break
+
+    def _serves(self, peer: Machine, to: Machine) -> bool:
+        return (
+            peer.up
+            and peer.frozen_until <= self.now
+            and (peer.height > to.height or self.adversary.pretends(peer))
+            and self.reachable(peer, to)
+            and self.reachable(to, peer)
+        )
+
+    def _work_all(self) -> None:
+        for machine in self.machines:
+            replica = machine.replica
+            if replica is None or machine.frozen_until > self.now or replica.decided:
+                continue
+            if any(p.index not in self.faulty and self._serves(p, machine) for p in self.machines):
+                continue  # out of step: as in the driver, neither proposes nor expects
+            now = machine.clock(self.now)
+            replica.expect(now)
+            if replica.wants_proposal:
+                censored = self.adversary.censors(machine)
+                block = machine.new_block(self.now, replica.view, censored=censored)
+                self.carry_out(machine, replica.propose(block, now))
+            else:
+                self._arm(machine)
+            self._compact(machine)
+
+    def _compact(self, machine: Machine) -> None:
+        """Shorten a long journal to what still binds, as the driver does."""
+        replica, disk = machine.replica, machine.disk
+        if replica is None or disk.journal is None or len(disk.journal) < COMPACT_BYTES:
+            return
+        floor = Floor(replica.height - 1)
+        disk.reset([Anchored(disk.anchor, 0), floor, *replica.records()])
+
+    def heal(self) -> None:
+        """End of chaos: what is not at fault works from now on."""
+        self.scenario = self.scenario.healed()
+        self._misfortune.heal()
+
+
+def most_buffered(n: int) -> int:
+    """What n - 1 others may make a validator keep, in bytes: `PROTOCOL.md` has the terms."""
+    proof = 512 * (n + 4)
+    message = MAX_BLOCK_BYTES + 64 * 64 + 2 * proof  # a block of small transactions
+    next_height = 2 * message
+    votes = 2 * 25 * 512  # both kinds, views from 16 below to 8 above the present one
+    return (n - 1) * (next_height + message + votes) + message + n * proof

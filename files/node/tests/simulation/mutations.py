@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bugs that people make in PBFT, put in on purpose; each must be found.
+
+A mutation is a list of attributes to replace, and the kind of network in which it does harm.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from holdfast_node.chain.block import Certificate
+from holdfast_node.chain.validators import ValidatorSet
+from holdfast_node.consensus import height as height_module
+from holdfast_node.consensus import patience as patience_module
+from holdfast_node.consensus import replica as replica_module
+from holdfast_node.consensus import rules as rules_module
+from holdfast_node.consensus.buffers import FutureMessages, weight
+from holdfast_node.consensus.effects import Persist
+from holdfast_node.consensus.messages import Anchored, Entered, NewView, PrePrepare, Vote
+from holdfast_node.consensus.replica import Replica
+from holdfast_node.consensus.votes import VoteBook
+from holdfast_node.simulation import machine as machine_module
+from holdfast_node.simulation.disk import Disk
+from holdfast_node.simulation.scenario import Behaviour, Scenario
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    patches: Callable[[], list[Patch]]
+    scenario: Scenario
+
+
+STORMY = Scenario(
+    n=4, loss=0.3, delay=0.15, crash=0.02, partition_rate=0.3, sync=4.0, chaos=12.0, drift=0.1
+)
+
+
+def byzantine(*behaviours: Behaviour, base: Scenario = STORMY, leader: int = 0) -> Scenario:
+    return replace(base, byzantine=((leader, frozenset(behaviours)),))
+
+
+CALM = Scenario(n=4, delay=0.03, chaos=8.0)
+STUCK = replace(STORMY, loss=0.0, delay=0.03, partition_rate=1.0, crash=0.0)
+DISKS = replace(STORMY, disk_fault_rate=1.0, crash=0.005, loss=0.1)
+
+
+def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> Patch:
+    return owner, name, make(getattr(owner, name))
+
+
+def speak_first() -> list[Patch]:
+    def order(real):
+        def mutated(self, *a, **k):
+            return sorted(real(self, *a, **k), key=lambda effect: isinstance(effect, Persist))
+
+        return mutated
+
+    return [wrap(Replica, name, order) for name in ("receive", "timeout", "propose")]
+
+
+def small_quorum() -> list[Patch]:
+    return [(ValidatorSet, "quorum", property(lambda self: 2 * self.tolerated_faults))]
+
+
+def unchecked_new_view() -> list[Patch]:
+    def skip(real):
+        def mutated(message, **k):
+            return None if isinstance(message, NewView) else real(message, **k)
+
+        return mutated
+
+    return [wrap(replica_module, "check_message", skip)]
+
+
+def unchecked_proof() -> list[Patch]:
+    return [(rules_module, "check_proof", lambda *a, **k: None)]
+
+
+def forgotten_lock() -> list[Patch]:
+    def forget(real):
+        def mutated(self):
+            self._locked = None
+            return real(self)
+
+        return mutated
+
+    return [wrap(Replica, "_view_change", forget)]
+
+
+def unchecked_certificate() -> list[Patch]:
+    return [(Certificate, "check", lambda *a, **k: None)]
+
+
+def second_proposal() -> list[Patch]:
+    def accept(real):
+        def mutated(self, message, now):
+            if message.view == self.view and self._proposal is not None:
+                self._proposal = None
+                self._cast.pop(("prepare", self.view), None)
+            return real(self, message, now)
+
+        return mutated
+
+    return [wrap(Replica, "_on_pre_prepare", accept)]
+
+
+def amnesia() -> list[Patch]:
+    def forget(real):
+        def mutated(self):
+            records = real(self)
+            return records and [r for r in records if isinstance(r, Anchored)]
+
+        return mutated
+
+    return [wrap(Disk, "open", forget)]
+
+
+def uncut_tail() -> list[Patch]:
+    def keep(real):
+        def mutated(self):
+            content = None if self.journal is None else bytes(self.journal)
+            records = real(self)
+            if content is not None:
+                self.journal = bytearray(content)
+            return records
+
+        return mutated
+
+    return [wrap(Disk, "open", keep)]
+
+
+def unbounded_buffer() -> list[Patch]:
+    def add(self, message):
+        self._waiting.setdefault(message.validator, deque()).append((message, weight(message)))
+
+    return [(FutureMessages, "add", add)]
+
+
+def lost_watermark() -> list[Patch]:
+    return [(replica_module, "VIEWS_AHEAD", 2**62)]
+
+
+def unchecked_signature() -> list[Patch]:
+    def skip(real):
+        def mutated(message, **k):
+            return None if isinstance(message, Vote) else real(message, **k)
+
+        return mutated
+
+    return [wrap(replica_module, "check_message", skip)]
+
+
+def stale_view() -> list[Patch]:
+    """Votes for a proposal of a view that was given up."""
+
+    def accept(real):
+        def mutated(self, message, now):
+            if isinstance(message, PrePrepare) and message.view < self.view and not self.active:
+                self.view, self.active = message.view, True
+            return real(self, message, now)
+
+        return mutated
+
+    return [wrap(Replica, "_on_pre_prepare", accept)]
+
+
+def free_choice() -> list[Patch]:
+    """A new leader, and those who check it, take no notice of what was prepared."""
+    return [
+        (replica_module, "required_block", lambda _changes: None),
+        (replica_module, "required", lambda _changes: (None, None)),
+    ]
+
+
+def trusted_copy() -> list[Patch]:
+    def trust(real):
+        def mutated(records, *, anchor, new):
+            kept = [r for r in records or () if not isinstance(r, Anchored)]
+            return real(kept, anchor=anchor, new=new)
+
+        return mutated
+
+    return [wrap(machine_module, "judge", trust)]
+
+
+def no_floor() -> list[Patch]:
+    def forget(real):
+        def mutated(records, *, anchor, new):
+            standing = real(records, anchor=anchor, new=new)
+            standing.floor = 0
+            return standing
+
+        return mutated
+
+    return [wrap(machine_module, "judge", forget)]
+
+
+def entered_not_written() -> list[Patch]:
+    def drop(real):
+        def mutated(self, *a, **k):
+            return [
+                e
+                for e in real(self, *a, **k)
+                if not (isinstance(e, Persist) and isinstance(e.record, Entered))
+            ]
+
+        return mutated
+
+    return [wrap(Replica, "_change_view", drop)]
+
+
+def votes_counted_twice() -> list[Patch]:
+    """Two votes of one validator for two blocks count for both."""
+
+    def add(self, view, block_hash, vote):
+        known = self._by_view.setdefault(view, {})
+        known[vote.validator, block_hash] = (block_hash, vote.signature)
+
+    def of(self, view, block_hash):
+        known = self._by_view.get(view, {})
+        return tuple(
+            replica_module.VoteSignature(validator, signature)
+            for (validator, voted), (_, signature) in sorted(known.items())
+            if voted == block_hash
+        )
+
+    def quorum_too_soon(self, size):
+        for view in sorted(self._by_view):
+            if len(self._by_view[view]) >= size:
+                return view, next(iter(self._by_view[view].values()))[0]
+        return None
+
+    return [
+        (VoteBook, "add", add),
+        (VoteBook, "of", of),
+        (VoteBook, "quorum", quorum_too_soon),
+    ]
+
+
+def no_timeout() -> list[Patch]:
+    return [(Replica, "_view_seconds", lambda _self: float(10**9))]
+
+
+def endless_patience() -> list[Patch]:
+    return [(patience_module.Patience, "committed", lambda *a, **k: False)]
+
+
+def lock_not_restored() -> list[Patch]:
+    def forget(real):
+        def mutated(self, record):
+            if not isinstance(record, height_module.Locked):
+                real(self, record)
+
+        return mutated
+
+    return [wrap(Replica, "_restore", forget)]
+
+
+def compacted_too_far() -> list[Patch]:
+    return [(Replica, "records", lambda _self: [])]
+
+
+MUTATIONS = [
+    Mutation("a vote before its persist", speak_first, STORMY),
+    Mutation("a quorum of 2f", small_quorum, byzantine("equivocate", base=CALM)),
+    Mutation("NEW-VIEW not checked", unchecked_new_view, byzantine("lie", leader=1)),
+    Mutation("prepared proof not checked", unchecked_proof, byzantine("lie", leader=1)),
+    Mutation("a lock forgotten in the view change", forgotten_lock, STORMY),
+    Mutation("a certificate not checked", unchecked_certificate, byzantine("forge", base=CALM)),
+    Mutation(
+        "two proposals accepted in one view", second_proposal, byzantine("equivocate", "clone")
+    ),
+    Mutation("the journal not read after a crash", amnesia, STORMY),
+    Mutation("the torn end of a journal left there", uncut_tail, STORMY),
+    Mutation(
+        "future messages kept without bound", unbounded_buffer, byzantine("flood", base=STUCK)
+    ),
+    Mutation("no watermark on views", lost_watermark, byzantine("flood", base=STUCK)),
+    Mutation("signatures not checked", unchecked_signature, byzantine("forge", base=CALM)),
+    Mutation("a stale view accepted", stale_view, STORMY),
+    Mutation("what was prepared not proposed again", free_choice, STORMY),
+    Mutation("a copied folder trusted", trusted_copy, DISKS),
+    Mutation("votes below the journal's height", no_floor, replace(DISKS, n=7)),
+    Mutation("a view given up without a record", entered_not_written, STORMY),
+    Mutation("votes for anything count", votes_counted_twice, byzantine("equivocate", base=CALM)),
+    Mutation("no timeout", no_timeout, replace(STORMY, stopped=frozenset({0}))),
+    Mutation("a censor never suspected", endless_patience, byzantine("censor", base=CALM)),
+    Mutation("a lock not restored", lock_not_restored, STORMY),
+    Mutation("a journal shortened too far", compacted_too_far, STORMY),
+]
