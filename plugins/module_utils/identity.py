@@ -6,6 +6,7 @@
     <directory>/pending/{key,request}.pem                a key that waits for its certificate
     <directory>/generations/<serial>/{key,certificate,chain,ca}.pem, manifest
     <directory>/current -> generations/<serial>          swapped in one step
+    <directory>/crl.pem                                  see identity_crl
 
 A generation is complete once its manifest is there and agrees with the files; it is written last.
 So a crash leaves either the old pair or the new one current, and what it left half made is found
@@ -30,6 +31,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.files import (
 from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     RefusedError,
     fingerprint,
+    is_signed_by,
     key_fingerprint,
     key_type_of,
     load_certificate,
@@ -75,6 +77,16 @@ class Generation:
     digests: dict[str, str]
     key_sha256: str
     key_attributes: Attributes
+    intermediates: Sequence[x509.Certificate] = ()
+
+    @property
+    def root(self) -> x509.Certificate | None:
+        """The one of its roots that the chain leads to; None if it leads to none."""
+        last = self.intermediates[-1] if self.intermediates else self.leaf
+        for root in self.roots:
+            if root.subject == last.issuer and is_signed_by(last, root.public_key()):
+                return root
+        return None
 
     def facts(self) -> dict[str, Any]:
         """What modules return about it."""
@@ -89,6 +101,8 @@ class Generation:
             "key_type": key_type_of(self.leaf.public_key()),
             "sha256": fingerprint(self.leaf),
             "root_sha256": [fingerprint(root) for root in self.roots],
+            "issuer_root_sha256": fingerprint(self.root) if self.root else None,
+            "public_key_sha256": self.key_sha256,
             "path": str(self.path),
         }
 
@@ -202,6 +216,7 @@ def _read_generation(path: Path) -> Generation:
         digests = {name: _digest((path / name).read_bytes()) for name in recorded}
         leaf = load_certificate((path / CERTIFICATE).read_text("ascii"), str(path / CERTIFICATE))
         roots = load_certificates((path / CA).read_text("ascii"), str(path / CA))
+        chain = load_certificates((path / CHAIN).read_text("ascii"), str(path / CHAIN))
         key = load_private_key((path / KEY).read_bytes())
         attributes = attributes_of(path / KEY)
     except (OSError, ValueError, KeyError, TypeError, RefusedError) as error:
@@ -211,7 +226,16 @@ def _read_generation(path: Path) -> Generation:
         raise _MismatchError(f"{path}: {KEY} is not the key of {CERTIFICATE}")
     if digests != recorded or set(recorded) != {CERTIFICATE, CHAIN, CA}:
         raise _IncompleteError(f"{path}: files differ from its {MANIFEST}")
-    return Generation(path, sequence, leaf, tuple(roots), digests, key_sha256, attributes)
+    return Generation(
+        path,
+        sequence,
+        leaf,
+        tuple(roots),
+        digests,
+        key_sha256,
+        attributes,
+        intermediates=tuple(chain[1:]),
+    )
 
 
 def _read_pending(path: Path) -> tuple[Pending | None, list[Path]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.holdfast.chain.plugins.module_utils.files import locked
@@ -14,12 +14,24 @@ from ansible_collections.holdfast.chain.plugins.module_utils.transaction import 
 from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     CRYPTOGRAPHY_ERROR,
     RefusedError,
+    check_fingerprint,
+    fingerprint,
+    load_certificate,
 )
 
 NAME_OPTIONS: dict[str, Any] = {
     "dns": {"type": "list", "elements": "str", "default": []},
     "ip": {"type": "list", "elements": "str", "default": []},
     "spiffe_id": {"type": "str"},
+}
+TRUSTED_ROOTS_OPTION: dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "options": {
+        "certificate": {"type": "str", "required": True},
+        "fingerprint": {"type": "str", "required": True},
+        "not_after": {"type": "str"},  # mtls_ca returns it; its result can be given as it is
+    },
 }
 OWNER_OPTIONS: dict[str, Any] = {"owner": {"type": "str"}, "group": {"type": "str"}}
 
@@ -38,6 +50,24 @@ def check_passphrase(passphrase: str) -> None:
                 )
             ]
         )
+
+
+def load_trusted_roots(entries: Sequence[dict[str, Any]] | None) -> list[Any]:
+    """The certificates of the option trusted_roots, each checked against its pin, each once."""
+    roots: list[Any] = []
+    problems = []
+    for number, entry in enumerate(entries or (), 1):
+        what = f"trusted_roots: {number}"
+        root = load_certificate(entry["certificate"], what)
+        pin = check_fingerprint(entry["fingerprint"], what)
+        if fingerprint(root) != pin:
+            text = f"{what}: fingerprint is {fingerprint(root)}, but {pin} is pinned"
+            problems.append(("root_not_pinned", text))
+        if root not in roots:
+            roots.append(root)
+    if problems:
+        raise RefusedError(problems)
+    return roots
 
 
 def finish(module: AnsibleModule, directory: Path, work: Callable[[], dict[str, Any]]) -> None:

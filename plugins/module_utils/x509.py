@@ -109,7 +109,7 @@ def to_der(certificate: x509.Certificate) -> bytes:
 
 
 def to_pem(item: Any) -> str:
-    """PEM text of a certificate or request, ending in a newline."""
+    """PEM text of a certificate, request or revocation list, ending in a newline."""
     text: str = item.public_bytes(serialization.Encoding.PEM).decode("ascii")
     return text
 
@@ -125,11 +125,11 @@ def load_certificates(text: str, what: str) -> list[x509.Certificate]:
         )
     try:
         return [_load_certificate(block) for block in blocks]
-    except _unparsable() as error:
+    except unparsable() as error:
         raise RefusedError([("unreadable", f"{what}: not a certificate: {error}")]) from error
 
 
-def _unparsable() -> tuple[type[Exception], ...]:
+def unparsable() -> tuple[type[Exception], ...]:
     """What the library raises on broken or unknown encodings."""
     return (
         ValueError,
@@ -165,7 +165,7 @@ def load_request(text: str, what: str) -> x509.CertificateSigningRequest:
         request = x509.load_pem_x509_csr(text.encode("ascii"))
         list(request.extensions)
         request.public_key()
-    except _unparsable() as error:
+    except unparsable() as error:
         raise RefusedError(
             [("unreadable", f"{what}: not a certificate signing request in PEM: {error}")]
         ) from error
@@ -236,17 +236,25 @@ def signing_hash(private_key: Any) -> Any:
 
 def is_signed_by(certificate: x509.Certificate, issuer_key: Any) -> bool:
     """Whether the signature is by this public key, with a hash of the SHA-2 family or Ed25519."""
+    return _signature_fits(certificate, certificate.tbs_certificate_bytes, issuer_key)
+
+
+def is_list_signed_by(crl: x509.CertificateRevocationList, issuer_key: Any) -> bool:
+    """The same for a revocation list; cryptography 3.4 itself does not know Ed25519 there."""
+    return _signature_fits(crl, crl.tbs_certlist_bytes, issuer_key)
+
+
+def _signature_fits(signed: Any, content: bytes, issuer_key: Any) -> bool:
     try:
-        algorithm = certificate.signature_hash_algorithm
-        signed = certificate.signature, certificate.tbs_certificate_bytes
+        algorithm = signed.signature_hash_algorithm
         if isinstance(issuer_key, ed25519.Ed25519PublicKey):
-            issuer_key.verify(*signed)
+            issuer_key.verify(signed.signature, content)
         elif not isinstance(algorithm, (hashes.SHA256, hashes.SHA384, hashes.SHA512)):
             return False
         elif isinstance(issuer_key, ec.EllipticCurvePublicKey):
-            issuer_key.verify(*signed, ec.ECDSA(algorithm))
+            issuer_key.verify(signed.signature, content, ec.ECDSA(algorithm))
         elif isinstance(issuer_key, rsa.RSAPublicKey):
-            issuer_key.verify(*signed, padding.PKCS1v15(), algorithm)
+            issuer_key.verify(signed.signature, content, padding.PKCS1v15(), algorithm)
         else:
             return False
     except (InvalidSignature, UnsupportedAlgorithm):

@@ -4,26 +4,27 @@
 """The certificate authority: an offline root and an issuing intermediate, and what they sign.
 
 On disk: <directory>/authority/{root-key,root,intermediate-key,intermediate}.pem, made beside it
-and renamed into place as a whole, so a crash leaves either no authority or a complete one; and
-<directory>/issued.jsonl, a line per certificate. After creation root-key.pem can be taken away to
-a safe: nothing here needs it again.
+and renamed into place as a whole, so a crash leaves either no authority or a complete one; crl.pem
+beside them; and <directory>/issued.jsonl, a line per certificate. After creation root-key.pem can
+be taken away to a safe: nothing here needs it again. x509_rollover tells of the second authority
+that is there during a rollover.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 from ansible_collections.holdfast.chain.plugins.module_utils.files import leftovers
-from ansible_collections.holdfast.chain.plugins.module_utils.plan import Change, Plan
+from ansible_collections.holdfast.chain.plugins.module_utils.plan import Change
 from ansible_collections.holdfast.chain.plugins.module_utils.transaction import Transaction
 from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     RefusedError,
     extension,
-    fingerprint,
     key_fingerprint,
     key_type_of,
     load_certificate,
@@ -34,7 +35,6 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     private_pem,
     signing_hash,
     subject,
-    timestamp,
     to_pem,
 )
 
@@ -45,21 +45,38 @@ with contextlib.suppress(ImportError):  # x509.CRYPTOGRAPHY_ERROR tells
 BACKDATE = datetime.timedelta(minutes=5)
 
 _MAX_DAYS = 36500
+_GENERATION = re.compile(r" G[1-9][0-9]{0,5}")
 
 ROOT_KEY, ROOT = "root-key.pem", "root.pem"
-INTERMEDIATE_KEY, INTERMEDIATE = "intermediate-key.pem", "intermediate.pem"
-_MODES = {ROOT_KEY: 0o600, ROOT: 0o644, INTERMEDIATE_KEY: 0o600, INTERMEDIATE: 0o644}
+INTERMEDIATE_KEY, INTERMEDIATE, CRL = "intermediate-key.pem", "intermediate.pem", "crl.pem"
+_MODES = {
+    ROOT_KEY: 0o600,
+    ROOT: 0o644,
+    INTERMEDIATE_KEY: 0o600,
+    INTERMEDIATE: 0o644,
+    CRL: 0o644,
+}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a CA is made from; days are counted from the moment of creation."""
+    """What a CA is made from; days are counted from the moment of creation.
+
+    generation: 1 for the first CA of a network, one more for each that followed it.
+    """
 
     common_name: str
     trust_domain: str
     key_type: str
     root_days: int
     intermediate_days: int
+    generation: int = 1
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Common names of root and intermediate; those of successors tell themselves apart."""
+        suffix = "" if self.generation == 1 else f" G{self.generation}"
+        return f"{self.common_name} Root CA{suffix}", f"{self.common_name} Issuing CA{suffix}"
 
     def check(self) -> None:
         """ValueError where the days make no sense."""
@@ -73,62 +90,65 @@ class Parameters:
             )
 
     def differences(self, other: Parameters) -> list[str]:
-        """One text per parameter in which the other one differs."""
+        """One text per parameter in which the other one differs; generations are not asked for."""
         return [
             f"{name}: '{getattr(self, name)}' is asked for, the CA has '{getattr(other, name)}'"
             for name in vars(self)
-            if getattr(self, name) != getattr(other, name)
+            if name != "generation" and getattr(self, name) != getattr(other, name)
         ]
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A complete CA as found on disk; intermediate_key only where it was asked for."""
+    """A complete CA as found on disk, its keys opened.
 
+    modes: mode of each of its files by path. resealed: keys that the old passphrase opened.
+    debris: what interrupted runs left.
+    """
+
+    base: Path
     root: x509.Certificate
     intermediate: x509.Certificate
     root_key_present: bool
     modes: dict[str, int]
     intermediate_key: Any = field(default=None, repr=False)
+    resealed: dict[Path, Any] = field(default_factory=dict, repr=False)
+    debris: Sequence[Path] = ()
 
     @property
     def parameters(self) -> Parameters:
         """Read back from the certificates: they are the one record of what was asked."""
         constraints = extension(self.intermediate, x509.NameConstraints)
         bases = constraints.permitted_subtrees if constraints else None
-        names = [attribute.value for attribute in self.root.subject]
+        names = [str(attribute.value) for attribute in self.root.subject]
+        common_name, _separator, suffix = names[0].rpartition(" Root CA") if names else ("",) * 3
         return Parameters(
-            common_name=str(names[0]).rsplit(" Root CA", 1)[0] if names else "",
+            common_name=common_name,
             trust_domain=", ".join(str(base.value) for base in bases or ()),
             key_type=key_type_of(self.root.public_key()),
             root_days=_days(self.root),
             intermediate_days=_days(self.intermediate),
+            generation=int(suffix[2:]) if _GENERATION.fullmatch(suffix) else 1,
         )
-
-
-def authority_facts(authority: Authority) -> dict[str, Any]:
-    """What modules return about a CA."""
-    return {
-        "root_fingerprint": fingerprint(authority.root),
-        "root_certificate": to_pem(authority.root),
-        "root_not_after": timestamp(not_after(authority.root)),
-        "root_key_present": authority.root_key_present,
-        "intermediate_certificate": to_pem(authority.intermediate),
-        "intermediate_not_after": timestamp(not_after(authority.intermediate)),
-    }
 
 
 def _days(certificate: x509.Certificate) -> int:
     return (not_after(certificate) - not_before(certificate) - BACKDATE).days
 
 
-def read_authority(directory: Path, passphrase: str) -> Authority | None:
-    """The CA in a directory, its keys opened to prove the passphrase; None where there is none.
+def read_authority(
+    base: Path,
+    passphrase: str,
+    old_passphrase: str | None = None,
+    during_transaction: bool = False,
+) -> Authority | None:
+    """The CA in a folder, its keys opened to prove the passphrase; None where there is none.
+
+    during_transaction: the temporary names in it are those of a transaction that is not over.
 
     Raises RefusedError when it is incomplete or its parts do not belong together: a CA is never
     repaired by guessing.
     """
-    base = directory / "authority"
     if not base.exists():
         return None
     missing = [
@@ -142,18 +162,30 @@ def read_authority(directory: Path, passphrase: str) -> Authority | None:
     intermediate = load_certificate(
         (base / INTERMEDIATE).read_text("ascii", "replace"), str(base / INTERMEDIATE)
     )
-    key = _open_key(base / INTERMEDIATE_KEY, passphrase, intermediate)
+    resealed: dict[Path, Any] = {}
+
+    def open_key(path: Path, certificate: x509.Certificate) -> Any:
+        try:
+            return _open_key(path, passphrase, certificate)
+        except RefusedError as error:
+            if old_passphrase is None or error.problems[0][0] != "wrong_passphrase":
+                raise
+        resealed[path] = _open_key(path, old_passphrase, certificate)
+        return resealed[path]
+
+    key = open_key(base / INTERMEDIATE_KEY, intermediate)
     root_key_present = (base / ROOT_KEY).exists()
     if root_key_present:
-        _open_key(base / ROOT_KEY, passphrase, root)
+        open_key(base / ROOT_KEY, root)
     modes = {
         str(base / name): (base / name).stat().st_mode & 0o7777
         for name in _MODES
         if (base / name).exists()
     }
-    for path in (directory, base):
+    for path in (base.parent, base):
         modes[str(path)] = path.stat().st_mode & 0o7777
-    return Authority(root, intermediate, root_key_present, modes, key)
+    debris = () if during_transaction else tuple(leftovers(base))
+    return Authority(base, root, intermediate, root_key_present, modes, key, resealed, debris)
 
 
 def _damaged(text: str) -> RefusedError:
@@ -174,67 +206,72 @@ def _open_key(path: Path, passphrase: str, certificate: x509.Certificate) -> Any
     return key
 
 
-def plan_authority(found: Authority | None, wanted: Parameters, directory: Path) -> Plan:
-    """Create a CA where there is none; on an existing one, only file modes are ever changed.
+def creation(base: Path, wanted: Parameters, reason: str) -> Change:
+    """The change that makes a CA in a folder."""
+    root, intermediate = wanted.names
+    after = {
+        "root": f"{root}, {wanted.root_days} days, path length 1",
+        "intermediate": f"{intermediate}, {wanted.intermediate_days} days, path length 0",
+        "key_type": wanted.key_type,
+        "name_constraints": [f"URI:{wanted.trust_domain}"],
+    }
+    return Change(str(base), None, after, reason)
 
-    Raises RefusedError when the existing CA was made from other parameters.
-    """
-    if found is None:
-        after = {
-            "root": f"{wanted.common_name} Root CA, {wanted.root_days} days, path length 1",
-            "intermediate": f"{wanted.common_name} Issuing CA, {wanted.intermediate_days} days, "
-            "path length 0",
-            "key_type": wanted.key_type,
-            "name_constraints": [f"URI:{wanted.trust_domain}"],
-        }
-        target = str(directory / "authority")
-        return Plan([Change(target, None, after, "there is no certificate authority yet")])
-    differences = wanted.differences(found.parameters)
-    if differences:
-        raise RefusedError(
-            [
-                (
-                    "ca_differs",
-                    f"{difference}. A CA is never replaced silently: ask for what it has, or make "
-                    f"another one in another directory (this one: {directory})",
-                )
-                for difference in differences
-            ]
-        )
-    return Plan(
-        Change(path, f"{mode:04o}", f"{_mode_for(path, directory):04o}", "file mode")
+
+def removals(found: Authority) -> list[Change]:
+    """The changes that remove what interrupted runs left in a CA's folder."""
+    why = "left by an interrupted run"
+    return [Change(str(path), "present", None, why) for path in found.debris]
+
+
+def repairs(found: Authority) -> list[Change]:
+    """Modes to put right, keys that are to get the new passphrase, and debris."""
+    changes = removals(found)
+    changes += [
+        Change(path, f"{mode:04o}", f"{_mode_for(path):04o}", "file mode")
         for path, mode in found.modes.items()
-        if mode != _mode_for(path, directory)
-    )
+        if mode != _mode_for(path)
+    ]
+    why = "the passphrase is to be another one"
+    changes += [
+        Change(f"encryption of {path}", "the old passphrase", "the passphrase", why)
+        for path in found.resealed
+    ]
+    return changes
 
 
-def _mode_for(path: str, directory: Path) -> int:
-    return 0o700 if Path(path).parent != directory / "authority" else _MODES[Path(path).name]
+def _mode_for(path: str) -> int:
+    return _MODES.get(Path(path).name, 0o700)
 
 
-def apply_authority(
+def apply_repairs(transaction: Transaction, found: Authority, passphrase: str) -> None:
+    """Carry out what repairs() planned."""
+    for path in found.debris:
+        transaction.remove(path)
+    for name, mode in found.modes.items():
+        if mode != _mode_for(name):
+            transaction.set_attributes(name, _mode_for(name))
+    for path, key in found.resealed.items():
+        transaction.write_file(path, private_pem(key, passphrase), _MODES[path.name])
+
+
+def apply_creation(
     transaction: Transaction,
-    plan: Plan,
+    base: Path,
     wanted: Parameters,
     passphrase: str,
-    *,
-    directory: Path,
     moment: datetime.datetime,
 ) -> None:
-    """Carry out what plan_authority planned."""
-    base = directory / "authority"
-    for change in plan:
-        if change.target != str(base) or change.before is not None:
-            transaction.set_attributes(change.target, int(change.after, 8))
-            continue
-        staging = directory / ".authority.new"
-        transaction.make_directory(directory, 0o700)
-        for abandoned in [staging, *leftovers(directory)]:
-            transaction.remove(abandoned)
-        transaction.make_directory(staging, 0o700)
-        for name, content in make_authority(wanted, passphrase, moment).items():
-            transaction.write_file(staging / name, content, _MODES[name])
-        transaction.move(staging, base)
+    """Make a CA beside its place, then rename it there; what a crash left of it goes first."""
+    directory = base.parent
+    staging = directory / f".{base.name}.new"
+    transaction.make_directory(directory, 0o700)
+    for abandoned in [staging, *leftovers(directory)]:
+        transaction.remove(abandoned)
+    transaction.make_directory(staging, 0o700)
+    for name, content in make_authority(wanted, passphrase, moment).items():
+        transaction.write_file(staging / name, content, _MODES[name])
+    transaction.move(staging, base)
 
 
 def make_authority(
@@ -246,7 +283,7 @@ def make_authority(
         permitted_subtrees=[x509.UniformResourceIdentifier(wanted.trust_domain)],
         excluded_subtrees=None,
     )
-    root_name = subject(f"{wanted.common_name} Root CA")
+    root_name, intermediate_name = map(subject, wanted.names)
     start = moment - BACKDATE
 
     def certificate(
@@ -262,7 +299,7 @@ def make_authority(
 
     root = certificate(root_name, root_key.public_key(), wanted.root_days, 1)
     intermediate = certificate(
-        subject(f"{wanted.common_name} Issuing CA"),
+        intermediate_name,
         intermediate_key.public_key(),
         wanted.intermediate_days,
         0,

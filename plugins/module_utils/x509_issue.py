@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Container, Iterator, Mapping, Sequence
 
 from ansible_collections.holdfast.chain.plugins.module_utils.names import Names
 from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
@@ -35,6 +32,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509_ca import (
     certificate_builder,
     key_usage,
 )
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_log import Log, line
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_verify import is_within
 
 with contextlib.suppress(ImportError):  # x509.CRYPTOGRAPHY_ERROR tells
@@ -51,11 +49,14 @@ class Order:
     usage: Sequence[str]
 
 
-def order_problems(orders: Sequence[Order], authority: Authority) -> list[tuple[str, str]]:
+def order_problems(
+    orders: Sequence[Order], authority: Authority, log: Log, moment: datetime.datetime
+) -> list[tuple[str, str]]:
     """Everything that forbids to sign these orders; empty means: all may be signed.
 
-    Two orders with one name or one key are refused as well: two hosts that share a key share an
-    identity, which is how cloned machines show.
+    Two orders with one name or one key are refused as well, and so is a key that another name has
+    a valid certificate for: hosts that share a key share an identity, which is how cloned machines
+    show. What was revoked does not come back by asking again.
     """
     problems: list[tuple[str, str]] = []
     seen: dict[str, str] = {}
@@ -69,7 +70,34 @@ def order_problems(orders: Sequence[Order], authority: Authority) -> list[tuple[
                     ("duplicate", f"{prefix}has the same {what} as request '{seen[identity]}'")
                 )
             seen[identity] = order.name
+    owners = {one.public_key_sha256: one.name for one in log.valid(moment)}
+    revoked = log.revoked_keys()
+    for order in orders:
+        problems += _history_problems(order, log, owners, revoked)
     return problems
+
+
+def _history_problems(
+    order: Order, log: Log, owners: Mapping[str | None, str], revoked: Container[str]
+) -> Iterator[tuple[str, str]]:
+    """What the log says against an order; owners: who has a valid certificate for a key."""
+    prefix = f"requests: '{order.name}': "
+    key = key_fingerprint(order.request.public_key())
+    owner = owners.get(key, order.name)
+    if owner != order.name:
+        yield ("duplicate", f"{prefix}has the same key as '{owner}' has a valid certificate for")
+    if key in revoked:
+        yield (
+            "key_revoked",
+            f"{prefix}a certificate for this very key was revoked: a new key is needed",
+        )
+    barred = log.barred.get(order.name)
+    if barred is not None:
+        yield (
+            "name_revoked",
+            f"{prefix}was revoked {timestamp(barred.moment)} ({barred.reason}): to let it in "
+            "again, give its name to mtls_crl as 'readmit'",
+        )
 
 
 def _problems(order: Order, authority: Authority) -> Iterator[tuple[str, str]]:
@@ -180,52 +208,19 @@ def issue(
     return builder.sign(key, signing_hash(key))
 
 
-def record(order: Order, certificate: x509.Certificate, moment: datetime.datetime) -> bytes:
-    """One line of issued.jsonl."""
-    entry: dict[str, Any] = {
-        "time": timestamp(moment),
-        "name": order.name,
-        "serial": f"{certificate.serial_number:x}",
-        "names": names_of(certificate).listed(),
-        "not_before": timestamp(not_before(certificate)),
-        "not_after": timestamp(not_after(certificate)),
-        "sha256": fingerprint(certificate),
-        "public_key_sha256": key_fingerprint(certificate.public_key()),
-    }
-    return json.dumps(entry, sort_keys=True).encode("ascii") + b"\n"
-
-
-def append_lines(path: Path, lines: bytes) -> None:
-    """Add whole lines at the end of a file and have them on the disk; 0600 when it is new.
-
-    A line torn by an earlier crash is closed first, so that it spoils nobody but itself. On failure
-    the file is cut back to what it was.
-    """
-    handle = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "r+b") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        if size:
-            stream.seek(size - 1)
-            if stream.read(1) != b"\n":
-                lines = b"\n" + lines
-        try:
-            stream.seek(size)
-            stream.write(lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-        except OSError:
-            stream.truncate(size)
-            raise
-
-
-def cut_back(path: Path, size: int | None) -> None:
-    """Undo of append_lines: the size the file had, None if it did not exist."""
-    if size is None:
-        path.unlink()
-    else:
-        os.truncate(str(path), size)
-
-
-def size_of(path: Path) -> int | None:
-    """Size of a file in bytes; None if it does not exist."""
-    return path.stat().st_size if path.exists() else None
+def record(
+    order: Order, certificate: x509.Certificate, issuer: x509.Certificate, moment: datetime.datetime
+) -> bytes:
+    """The line of the log for a new certificate."""
+    return line(
+        "issued",
+        moment,
+        name=order.name,
+        serial=f"{certificate.serial_number:x}",
+        names=names_of(certificate).listed(),
+        not_before=timestamp(not_before(certificate)),
+        not_after=timestamp(not_after(certificate)),
+        sha256=fingerprint(certificate),
+        public_key_sha256=key_fingerprint(certificate.public_key()),
+        issuer_sha256=fingerprint(issuer),
+    )

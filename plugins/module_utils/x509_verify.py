@@ -28,6 +28,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     not_before,
     timestamp,
 )
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_crl import find_revocation
 
 with contextlib.suppress(ImportError):  # x509.CRYPTOGRAPHY_ERROR tells
     from cryptography import x509
@@ -56,11 +57,14 @@ def verify(
     names: Names,
     usage: Sequence[str],
     moment: datetime.datetime,
+    *,
+    crls: Sequence[x509.CertificateRevocationList] = (),
 ) -> list[Problem]:
     """Everything that is wrong with an identity's certificates; empty means: may be installed.
 
     root_fingerprint: SHA-256 of the one root that is trusted, lower-case hex.
     names: what the leaf must carry, no less and no more. usage: some of x509.USAGES.
+    crls: lists of what is revoked; those of other CAs than the path's do not matter.
     """
     return [
         *_root_problems(path.root, root_fingerprint),
@@ -70,6 +74,7 @@ def verify(
         *_constraint_problems(path),
         *_validity_problems(path, moment),
         *_general_problems(path),
+        *_revocation_problems(path, crls),
     ]
 
 
@@ -173,7 +178,7 @@ def _validity_problems(path: CertPath, moment: datetime.datetime) -> Iterator[Pr
                 f"{_title(certificate)} is valid from {timestamp(not_before(certificate))}, but "
                 f"it is {timestamp(moment)} here: compare the clocks of this host and the CA",
             )
-        if moment > not_after(certificate):
+        if moment >= not_after(certificate):  # as OpenSSL has it, and mtls_request
             yield Problem(
                 "expired",
                 f"{_title(certificate)} expired {timestamp(not_after(certificate))}; it is "
@@ -185,6 +190,20 @@ def _validity_problems(path: CertPath, moment: datetime.datetime) -> Iterator[Pr
                 "outlives_issuer",
                 f"{_title(child)} is valid outside of the validity of its issuer "
                 f"'{issuer.subject.rfc4514_string()}'",
+            )
+
+
+def _revocation_problems(
+    path: CertPath, crls: Sequence[x509.CertificateRevocationList]
+) -> Iterator[Problem]:
+    certificates = path.certificates()
+    for child, issuer in zip(certificates, certificates[1:]):
+        entry = find_revocation(child, issuer, crls)
+        if entry is not None:
+            yield Problem(
+                "revoked",
+                f"{_title(child)} was revoked {timestamp(entry.moment)} ({entry.reason}): ask for "
+                "a new one, with a new key",
             )
 
 

@@ -13,6 +13,9 @@ description:
   - Makes a root and an issuing intermediate certificate authority with encrypted private keys.
   - An existing CA is never replaced or altered. Asking for other parameters than it was made with
     fails and says what differs.
+  - The way to another one is a rollover in three phases, one per run. V(trust_both) makes a
+    successor beside the CA in use, V(reissue) lets the successor sign, V(drop_old) retires the old
+    one. The order is enforced, each phase can be repeated, and none goes back.
   - Both certificates carry a critical name constraint that limits SPIFFE ids to the trust domain.
     The intermediate has path length 0, so it issues identities and no further CA.
   - It is made beside its final place and renamed as a whole, so that a crash leaves no half-made
@@ -30,7 +33,7 @@ options:
     required: true
   common_name:
     description:
-      - Name of the network, at most 53 characters. The CAs are called after it, with C(Root CA)
+      - Name of the network, at most 49 characters. The CAs are called after it, with C(Root CA)
         and C(Issuing CA) at the end.
     type: str
     required: true
@@ -60,6 +63,29 @@ options:
     description: Days from creation until the intermediate expires. It cannot outlive the root.
     type: int
     default: 1825
+  state:
+    description:
+      - V(present) makes a CA where there is none. It leaves a rollover where it is.
+      - V(trust_both) begins a rollover. Hosts are to trust both roots then; the old CA still signs.
+        The successor may have other parameters, but the same trust domain.
+      - V(reissue) makes the successor the one that signs. Every host is to get a new certificate
+        then.
+      - V(drop_old) ends it. Refused while the newest valid certificate of any name is from the old
+        CA. Hosts are to trust the new root alone then. The old CA is kept in C(retired/).
+    type: str
+    choices: [present, trust_both, reissue, drop_old]
+    default: present
+  replaces:
+    description:
+      - SHA-256 of the root that is rolled over. Once that rollover is over, all its phases change
+        nothing any more, so that a playbook can run twice without beginning another one.
+    type: str
+  old_passphrase:
+    description:
+      - To change the passphrase. Keys that O(passphrase) does not open and this one does are
+        encrypted with O(passphrase).
+      - A root key that is kept elsewhere has to be brought back for it, or keeps the old one.
+    type: str
 requirements:
   - cryptography >= 3.4
 seealso:
@@ -82,6 +108,17 @@ EXAMPLES = r"""
 - name: The pin every host gets
   ansible.builtin.debug:
     var: ca.root_fingerprint
+
+- name: First phase of a rollover
+  holdfast.chain.mtls_ca:
+    directory: /srv/holdfast/ca
+    common_name: Example consortium
+    trust_domain: chain.example.org
+    passphrase: "{{ vault_ca_passphrase }}"
+    state: trust_both
+    replaces: "{{ ca.root_fingerprint }}"
+  delegate_to: localhost
+  run_once: true
 """
 
 RETURN = r"""
@@ -103,8 +140,37 @@ changes:
     reason:
       description: Why.
       type: str
+phase:
+  description: V(single), or the phase of a rollover, V(trust_both) or V(reissue).
+  returned: when the CA exists
+  type: str
+trusted_roots:
+  description: The roots hosts are to trust now, that of the CA that signs first.
+  returned: when the CA exists
+  type: list
+  elements: dict
+  contains:
+    certificate:
+      description: Root certificate in PEM.
+      type: str
+    fingerprint:
+      description: SHA-256 of its DER encoding.
+      type: str
+    not_after:
+      description: When it expires, RFC 3339.
+      type: str
+issuers:
+  description: Issuing certificates of all CAs whose roots are trusted, in PEM.
+  returned: when the CA exists
+  type: str
+passphrase_age_days:
+  description: Whole days since the keys got the passphrase they are encrypted with.
+  returned: when the CA exists
+  type: int
 root_fingerprint:
-  description: SHA-256 of the root certificate's DER encoding, 64 lower-case hex digits.
+  description:
+    - SHA-256 of the root certificate's DER encoding, 64 lower-case hex digits.
+    - This and the following are of the CA that signs.
   returned: when the CA exists
   type: str
 root_certificate:
@@ -134,7 +200,9 @@ problems:
   elements: dict
   contains:
     reason:
-      description: A stable word, such as V(ca_differs), V(ca_damaged) or V(wrong_passphrase).
+      description:
+        - A stable word, such as V(ca_differs), V(ca_damaged), V(wrong_passphrase), V(wrong_phase),
+          V(still_in_use) or V(unknown_root).
       type: str
     message:
       description: The cause as a sentence.
@@ -154,20 +222,23 @@ from ansible_collections.holdfast.chain.plugins.module_utils.transaction import 
 from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     KEY_TYPES,
     RefusedError,
+    check_fingerprint,
     now,
 )
-from ansible_collections.holdfast.chain.plugins.module_utils.x509_ca import (
-    Parameters,
-    apply_authority,
-    authority_facts,
-    plan_authority,
-    read_authority,
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_ca import Parameters
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_rollover import (
+    STATES,
+    apply_authorities,
+    plan_authorities,
+    read_authorities,
 )
+
+_LONGEST = " Issuing CA G99"
 
 
 def wanted_parameters(params: dict[str, Any]) -> Parameters:
     """The options as parameters of a CA; ValueError where they do not fit."""
-    check_common_name(params["common_name"] + " Issuing CA")
+    check_common_name(params["common_name"] + _LONGEST)
     check_trust_domain(params["trust_domain"])
     check_passphrase(params["passphrase"])
     wanted = Parameters(
@@ -188,21 +259,21 @@ def wanted_parameters(params: dict[str, Any]) -> Parameters:
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     """Read, plan, apply, prove."""
-    directory, passphrase = Path(module.params["directory"]), module.params["passphrase"]
-    wanted = wanted_parameters(module.params)
-    authority = read_authority(directory, passphrase)
-    plan = plan_authority(authority, wanted, directory)
-    if plan and not module.check_mode:
+    params, moment = module.params, now()
+    directory, passphrase = Path(params["directory"]), params["passphrase"]
+    wanted = wanted_parameters(params)
+    replaces = params["replaces"] and check_fingerprint(params["replaces"], "replaces")
+    found = read_authorities(directory, passphrase, params["old_passphrase"])
+    planned = plan_authorities(found, wanted, params["state"], replaces, moment)
+    if planned.plan and not module.check_mode:
         with Transaction() as transaction:
-            apply_authority(
-                transaction, plan, wanted, passphrase, directory=directory, moment=now()
-            )
-            authority = read_authority(directory, passphrase)
-            if plan_authority(authority, wanted, directory):
+            apply_authorities(transaction, planned, found, passphrase, moment)
+            found = read_authorities(directory, passphrase, during_transaction=True)
+            if plan_authorities(found, wanted, params["state"], replaces, moment).plan:
                 raise RefusedError([("not_proved", f"{directory}: differs from what was written")])
         for name in transaction.left_behind:
             module.warn(f"could not remove {name}")
-    return {**plan.result(), **(authority_facts(authority) if authority else {})}
+    return {**planned.plan.result(), **found.facts(moment)}
 
 
 def main() -> None:
@@ -216,6 +287,9 @@ def main() -> None:
             "key_type": {"type": "str", "choices": list(KEY_TYPES), "default": "p384"},
             "root_days": {"type": "int", "default": 3650},
             "intermediate_days": {"type": "int", "default": 1825},
+            "state": {"type": "str", "choices": list(STATES), "default": "present"},
+            "replaces": {"type": "str"},
+            "old_passphrase": {"type": "str", "no_log": True},
         },
         supports_check_mode=True,
     )

@@ -15,6 +15,8 @@ description:
   - Only if one is due, a private key and a signing request are made on the host. Only the request
     leaves it. A request that waits already and still fits is used again.
   - What is in use is left alone until M(holdfast.chain.mtls_certificate) replaces it.
+  - A certificate that the revocation lists in C(crl.pem) name is due as well
+    (M(holdfast.chain.mtls_crl)).
   - Repairs mode and owner of the private key in use, and removes what an interrupted run left.
 extends_documentation_fragment:
   - holdfast.chain.attributes
@@ -31,7 +33,9 @@ options:
     default: p384
   root_fingerprint:
     description:
-      - SHA-256 of the wanted root. A certificate in use that comes from another root is replaced.
+      - SHA-256 of the wanted root. A certificate in use that comes from another root is replaced,
+        even if that root is still trusted here. During a rollover give the root of the CA that
+        signs (RV(holdfast.chain.mtls_ca#module:root_fingerprint)).
       - Without it, or empty, the root is not looked at.
     type: str
   renew_before:
@@ -87,7 +91,7 @@ renewal_needed:
 reasons:
   description:
     - Why it is due. V(missing), V(expired), V(expiring), V(not_yet_valid), V(names_differ),
-      V(ca_differs), V(key_policy), V(pair_mismatch), V(forced).
+      V(ca_differs), V(key_policy), V(pair_mismatch), V(revoked), V(forced). Empty if it is not.
   returned: success
   type: list
   elements: str
@@ -130,6 +134,12 @@ current:
       description: SHA-256 of each trusted root beside it.
       type: list
       elements: str
+    issuer_root_sha256:
+      description: SHA-256 of the root behind the certificate; null if none of the trusted ones is.
+      type: str
+    public_key_sha256:
+      description: SHA-256 of the public key.
+      type: str
     path:
       description: The generation, the directory with the files.
       type: str
@@ -152,6 +162,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.chain.plugins.module_utils.identity import read_identity
+from ansible_collections.holdfast.chain.plugins.module_utils.identity_crl import read_published
 from ansible_collections.holdfast.chain.plugins.module_utils.identity_plan import (
     Owner,
     Wanted,
@@ -195,8 +206,10 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     directory, moment = Path(module.params["directory"]), now()
     wanted = wanted_identity(module.params)
     owner = Owner.resolve(module.params["owner"], module.params["group"])
-    identity = read_identity(directory)
-    planned = plan_request(identity, wanted, owner, moment)
+    identity, published = read_identity(directory), read_published(directory)
+    if published.fault:
+        module.warn(f"revocation lists are not looked at: {published.fault}")
+    planned = plan_request(identity, wanted, owner, moment, published.crls)
     waiting = None if planned.make else identity.pending
     if planned.plan and not module.check_mode:
         with Transaction() as transaction:
@@ -210,7 +223,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
             )
             after = read_identity(directory, during_transaction=True)
             owner = Owner.resolve(module.params["owner"], module.params["group"])
-            if plan_request(after, wanted, owner, moment).plan:
+            if plan_request(after, wanted, owner, moment, published.crls).plan:
                 raise RefusedError([("not_proved", f"{directory}: differs from what was written")])
             waiting = after.pending
         for name in transaction.left_behind:

@@ -14,6 +14,8 @@ description:
     none.
   - A request is refused unless it is signed by its own key, asks for no name beyond what its entry
     allows, and asks for nothing else that an identity does not get.
+  - A key whose certificate was revoked is refused, and so is a name that was
+    (M(holdfast.chain.mtls_crl)).
   - Every certificate is verified up to the root before it is returned, and recorded in
     C(issued.jsonl) in the directory of the CA.
   - Signing is not idempotent, a call with requests always changes. Pass only the requests of hosts
@@ -122,6 +124,11 @@ certificates:
       chain: "-----BEGIN CERTIFICATE-----..."
       serial: 6f2c...
       not_after: "2026-03-01T12:00:00Z"
+trusted_roots:
+  description: The roots hosts are to trust now, as M(holdfast.chain.mtls_ca) returns them.
+  returned: when the CA exists
+  type: list
+  elements: dict
 root_certificate:
   description: Root certificate in PEM.
   returned: when the CA exists
@@ -138,14 +145,15 @@ problems:
   contains:
     reason:
       description:
-        - A stable word, such as V(names_not_allowed), V(bad_signature), V(weak_key) or
-          V(duplicate).
+        - A stable word, such as V(names_not_allowed), V(bad_signature), V(weak_key), V(duplicate),
+          V(key_revoked) or V(name_revoked).
       type: str
     message:
       description: The cause as a sentence.
       type: str
 """
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -165,17 +173,15 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     timestamp,
     to_pem,
 )
-from ansible_collections.holdfast.chain.plugins.module_utils.x509_ca import read_authority
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_issue import (
     Order,
-    append_lines,
-    cut_back,
     issue,
     order_problems,
     record,
-    size_of,
     validity,
 )
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_log import record_lines
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_rollover import read_authorities
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_verify import CertPath, verify
 
 _MAX_HOURS = 24 * 3650
@@ -208,9 +214,10 @@ def plan_issue(orders: list[Order], validity_hours: int) -> Plan:
     )
 
 
-def sign(orders: list[Order], authority: Any, hours: int) -> tuple[dict[str, Any], bytes]:
-    """Issue and verify; the module's `certificates` and the lines for the record."""
-    moment = now()
+def sign(
+    orders: list[Order], authority: Any, hours: int, moment: datetime.datetime
+) -> tuple[dict[str, Any], bytes]:
+    """Issue and verify; the module's `certificates` and the lines for the log."""
     start, end = validity(authority, hours, moment)
     issued, lines = {}, b""
     for order in orders:
@@ -230,7 +237,7 @@ def sign(orders: list[Order], authority: Any, hours: int) -> tuple[dict[str, Any
             "serial": f"{leaf.serial_number:x}",
             "not_after": timestamp(not_after(leaf)),
         }
-        lines += record(order, leaf, moment)
+        lines += record(order, leaf, authority.intermediate, moment)
     return issued, lines
 
 
@@ -240,31 +247,29 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     if not 1 <= hours <= _MAX_HOURS:
         raise ValueError(f"validity_hours: {hours}: expected 1 to {_MAX_HOURS}")
     orders = orders_from(module.params["requests"])
-    authority = read_authority(directory, module.params["passphrase"])
+    found, moment = read_authorities(directory, module.params["passphrase"]), now()
+    authority = found.active
     if authority is None:
         if orders:
             raise RefusedError(
                 [("no_ca", f"directory: there is no CA in {directory}: run mtls_ca first")]
             )
         return {**Plan().result(), "certificates": {}}
-    problems = order_problems(orders, authority)
+    problems = order_problems(orders, authority, found.log, moment)
     if problems:
         raise RefusedError(problems)
     plan = plan_issue(orders, hours)
     certificates: dict[str, Any] = {}
     if plan and not module.check_mode:
-        certificates, lines = sign(orders, authority, hours)
-        log = directory / "issued.jsonl"
-        size = size_of(log)
+        certificates, lines = sign(orders, authority, hours, moment)
         with Transaction() as transaction:
-            transaction.run(
-                lambda: append_lines(log, lines), lambda: cut_back(log, size), f"append to {log}"
-            )
+            record_lines(transaction, directory, lines)
     return {
         **plan.result(),
         "certificates": certificates,
         "root_certificate": to_pem(authority.root),
         "root_fingerprint": fingerprint(authority.root),
+        "trusted_roots": found.trusted_roots(),
     }
 
 

@@ -196,6 +196,38 @@ class Host:
         }
         return self.run("mtls_certificate", arguments, check=check)
 
+    def crl(self, check: bool = False, **changed: Any) -> Any:
+        """Run mtls_crl on the CA."""
+        arguments = {"directory": str(self.ca), "passphrase": PASSPHRASE, **changed}
+        return self.run("mtls_crl", arguments, check=check)
+
+    def publish(self, crl: str, check: bool = False, **changed: Any) -> Any:
+        """Run mtls_crl on the host."""
+        arguments = {"directory": str(self.directory), "state": "installed", "crl": crl, **changed}
+        return self.run("mtls_crl", arguments, check=check)
+
+    def roll(self, state: str = "present", check: bool = False, **changed: Any) -> Any:
+        """Run mtls_ca on the host's CA."""
+        arguments = {
+            "directory": str(self.ca),
+            "common_name": "Demo",
+            "trust_domain": TRUST_DOMAIN,
+            "passphrase": PASSPHRASE,
+            "state": state,
+            **changed,
+        }
+        return self.run("mtls_ca", arguments, check=check)
+
+    def trust(self, roots: list[dict[str, str]], check: bool = False, **changed: Any) -> Any:
+        """Run mtls_certificate for the roots alone."""
+        arguments = {
+            "directory": str(self.directory),
+            "trusted_roots": roots,
+            **self.names,
+            **changed,
+        }
+        return self.run("mtls_certificate", arguments, check=check)
+
     def renew(self, **changed: Any) -> str:
         """The whole way from request to identity in use; the certificate."""
         request = self.request(**changed)

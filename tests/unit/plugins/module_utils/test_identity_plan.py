@@ -17,12 +17,14 @@ from ansible_collections.holdfast.chain.plugins.module_utils.identity import (
     Identity,
     Pending,
 )
-from ansible_collections.holdfast.chain.plugins.module_utils.identity_plan import (
+from ansible_collections.holdfast.chain.plugins.module_utils.identity_install import (
     Material,
+    plan_install,
+)
+from ansible_collections.holdfast.chain.plugins.module_utils.identity_plan import (
     Owner,
     Wanted,
     pending_fits,
-    plan_install,
     plan_request,
     renewal_reasons,
 )
@@ -53,7 +55,7 @@ def _wanted(pki: Any, **changed: Any) -> Wanted:
 def _material(pki: Any, key: Any = None) -> Material:
     key = key or make_key("p384")
     leaf = pki.leaf(key.public_key(), names=[x509.DNSName("v1.demo.example")])
-    return Material(leaf, [pki.intermediate], pki.root, private_pem(key))
+    return Material(leaf, [pki.intermediate], [pki.root], private_pem(key))
 
 
 def _generation(pki: Any, sequence: int = 1, material: Material | None = None) -> Generation:
@@ -62,10 +64,11 @@ def _generation(pki: Any, sequence: int = 1, material: Material | None = None) -
         _DIRECTORY / "generations" / f"{material.leaf.serial_number:x}",
         sequence,
         material.leaf,
-        [material.root],
+        material.roots,
         material.digests,
         key_fingerprint(material.leaf.public_key()),
         Attributes(0o600, 0, 0),
+        intermediates=material.intermediates,
     )
 
 

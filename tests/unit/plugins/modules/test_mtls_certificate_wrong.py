@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import pytest
 from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
+    fingerprint,
     load_certificate,
     load_request,
     make_key,
@@ -21,12 +22,17 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     to_pem,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_ca import key_usage
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_crl import Entry, make_crl
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 DAY = datetime.timedelta(days=1)
+
+
+def _week() -> tuple[datetime.datetime, datetime.datetime]:
+    return now() - DAY, now() + 6 * DAY
 
 
 class Wrong:
@@ -195,6 +201,46 @@ class Wrong:
     def other_pin(self) -> Any:
         return self.host.install(self.leaf(), root_fingerprint="ab" * 32)
 
+    def revoked(self) -> Any:
+        """On the list that is given along with it."""
+        leaf = self.leaf()
+        return self.host.install(leaf, crl=self._list(leaf))
+
+    def revoked_on_the_host(self) -> Any:
+        """On the list that was published before."""
+        leaf = self.leaf()
+        assert self.host.publish(self._list(leaf))["changed"]
+        return self.host.install(leaf)
+
+    def _list(self, leaf: str, **changed: Any) -> str:
+        serial = load_certificate(leaf, "leaf").serial_number
+        entry = Entry(serial, now() - DAY, "key_compromise")
+        issuer = changed.get("issuer", self.pki.intermediate)
+        key = changed.get("key", self.pki.intermediate_key)
+        return to_pem(make_crl(issuer, key, [entry], 1, changed.get("time", _week())))
+
+    def stale_list(self) -> Any:
+        leaf = self.leaf()
+        other = self.leaf()
+        return self.host.install(leaf, crl=self._list(other, time=(now() - 2 * DAY, now() - DAY)))
+
+    def list_of_a_stranger(self) -> Any:
+        theirs = self.stranger
+        crl = self._list(self.leaf(), issuer=theirs.intermediate, key=theirs.intermediate_key)
+        return self.host.install(self.leaf(), crl=crl)
+
+    def mismatched_key(self) -> Any:
+        """The key that waits was replaced since the request left."""
+        leaf = self.leaf()
+        pending = self.host.directory / "pending" / "key.pem"
+        pending.write_bytes(private_pem(make_key("p384")))
+        return self.host.install(leaf)
+
+    def root_not_among_the_trusted(self) -> Any:
+        other = self.stranger.root
+        roots = [{"certificate": to_pem(other), "fingerprint": fingerprint(other)}]
+        return self.host.install(self.leaf(), trusted_roots=roots)
+
     def no_pin(self) -> Any:
         return self.host.install(self.leaf(), root_fingerprint="sha256")
 
@@ -249,6 +295,12 @@ class Wrong:
         ("chain_out_of_order", {"issuer_mismatch", "path_too_long", "outlives_issuer"}),
         ("other_pin", {"root_not_pinned"}),
         ("no_pin", {"bad_fingerprint"}),
+        ("revoked", {"revoked"}),
+        ("revoked_on_the_host", {"revoked"}),
+        ("stale_list", {"crl_expired"}),
+        ("list_of_a_stranger", {"crl_issuer_unknown"}),
+        ("mismatched_key", {"key_missing"}),
+        ("root_not_among_the_trusted", {"root_not_trusted"}),
         ("no_certificate", {"unreadable"}),
         ("two_certificates", {"unreadable"}),
         ("broken_certificate", {"unreadable"}),

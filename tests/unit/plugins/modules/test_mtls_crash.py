@@ -1,108 +1,28 @@
 # Copyright: (c) 2026, Holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Power goes at any moment, and any one operation on the disk may fail.
-
-A child process runs a module under an audit hook that counts the operations which change
-something below a directory. At a chosen one it either dies on the spot (no clean-up runs, as with
-kill -9) or gets an error from the disk. Every operation is tried in turn.
-"""
+"""A host's identity and a new CA: power goes at any moment, and the disk fails (crash.py)."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
-from ansible_collections.holdfast.chain.plugins.module_utils.files import LEFTOVER_PREFIX
 from ansible_collections.holdfast.chain.plugins.module_utils.identity import read_identity
 from ansible_collections.holdfast.chain.plugins.module_utils.x509 import load_certificate
-
-_CHANGES = ("os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "os.chmod",
-            "os.chown", "os.truncate")  # fmt: skip
-_DIED, _FAILED, _DONE = 77, 3, 0
-
-
-def _changes_something(event: str, arguments: tuple[Any, ...], below: str) -> bool:
-    if event == "open":
-        path, _mode, flags = arguments
-        if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            return False
-        return isinstance(path, str) and path.startswith(below)
-    # rmtree passes names relative to an open directory: they are inside of what it removes
-    return event in _CHANGES and (
-        str(arguments[0]).startswith(below) or not str(arguments[0]).startswith("/")
-    )
-
-
-def _in_child(run: Callable[[], Any], below: Path, moment: int, die: bool) -> int:
-    """Run a module in a child that is hit at its moment-th change; how it ended."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    status = 99
-    try:
-        count = 0
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal count
-            if not _changes_something(event, arguments, str(below)):
-                return
-            count += 1
-            if count == moment:
-                if die:
-                    os._exit(_DIED)
-                raise OSError(errno.EIO, "Input/output error")
-
-        sys.addaudithook(hook)
-        outcome = run()
-        status = _FAILED if outcome.failed else _DONE
-        if status == _DONE and count < moment:
-            status = _DONE
-        elif status == _DONE:
-            status = 1  # hit, and nobody noticed: only clean-up after the commit may do that
-    finally:
-        os._exit(status)
-
-
-def _each_moment(
-    run: Callable[[], Any], below: Path, reset: Callable[[], None], die: bool
-) -> Iterator[int]:
-    """Hit every change in turn; yields how the child ended, stops when none is left to hit."""
-    for moment in range(1, 400):
-        reset()
-        status = _in_child(run, below, moment, die)
-        assert status in (_DIED, _FAILED, _DONE, 1), status
-        if status == _DONE:
-            assert moment > 5, "the hook did not hit anything"
-            return
-        yield status
-    pytest.fail("never came to an end")
-
-
-def _public_state(directory: Path) -> dict[str, Any]:
-    """Contents, modes and owners; not times, which a rollback cannot and need not restore."""
-    state: dict[str, Any] = {}
-    for path in sorted(directory.rglob("*")):
-        status = path.lstat()
-        content: Any = None
-        if path.is_symlink():
-            content = os.readlink(str(path))
-        elif path.is_file():
-            content = path.read_bytes()
-        name = str(path.relative_to(directory))
-        state[name] = (status.st_mode, status.st_uid, status.st_gid, content)
-    return state
-
-
-def _no_temporary_names(directory: Path) -> bool:
-    return not any(LEFTOVER_PREFIX in str(path) for path in directory.rglob("*"))
+from crash import (
+    DIED,
+    FAILED,
+    each_moment,
+    in_child,
+    no_temporary_names,
+    public_state,
+)
 
 
 class Renewal:
@@ -117,7 +37,7 @@ class Renewal:
         self.request = host.request()["request"]
         self.new = host.sign(self.request)["certificates"]["v1"]["certificate"]
         shutil.copytree(host.directory, self.saved, symlinks=True)
-        self.before = _public_state(host.directory)
+        self.before = public_state(host.directory)
 
     def reset(self) -> None:
         """Back to the state before the installation."""
@@ -142,8 +62,8 @@ def renewal(host: Any, tmp_path: Path) -> Renewal:
 def test_a_crash_while_installing_leaves_a_matching_pair(renewal: Renewal) -> None:
     """The old pair or the new one, complete; the next runs finish the job and clear up."""
     host, ends = renewal.host, []
-    for status in _each_moment(renewal.install, host.directory, renewal.reset, die=True):
-        assert status == _DIED
+    for status in each_moment(renewal.install, host.directory, renewal.reset, die=True):
+        assert status == DIED
         found = read_identity(host.directory)
         assert found.current is not None, found.fault
         serial = f"{found.current.leaf.serial_number:x}"
@@ -159,7 +79,7 @@ def test_a_crash_while_installing_leaves_a_matching_pair(renewal: Renewal) -> No
         assert not renewal.install()["changed"]
         assert not host.request()["changed"]
         assert read_identity(host.directory).debris == ()
-        assert _no_temporary_names(host.directory)
+        assert no_temporary_names(host.directory)
         assert len(list((host.directory / "generations").iterdir())) == 2
     assert set(ends) == {renewal.serial(renewal.old), renewal.serial(renewal.new)}
 
@@ -167,14 +87,14 @@ def test_a_crash_while_installing_leaves_a_matching_pair(renewal: Renewal) -> No
 def test_a_failing_disk_while_installing_takes_everything_back(renewal: Renewal) -> None:
     """Or, once the swap is committed, only the clean-up is incomplete, and the next run does it."""
     host, failures = renewal.host, 0
-    for status in _each_moment(renewal.install, host.directory, renewal.reset, die=False):
-        if status == _FAILED:
+    for status in each_moment(renewal.install, host.directory, renewal.reset, die=False):
+        if status == FAILED:
             failures += 1
-            assert _public_state(host.directory) == renewal.before
+            assert public_state(host.directory) == renewal.before
         else:
             assert read_identity(host.directory).current.path.name == renewal.serial(renewal.new)
             assert not host.request()["renewal_needed"]
-            assert _no_temporary_names(host.directory)
+            assert no_temporary_names(host.directory)
     assert failures > 20
 
 
@@ -189,20 +109,20 @@ def test_a_crash_while_asking_costs_nothing(host: Any, tmp_path: Path) -> None:
         shutil.rmtree(host.directory)
         shutil.copytree(saved, host.directory, symlinks=True)
 
-    for _status in _each_moment(host.request, host.directory, reset, die=True):
+    for _status in each_moment(host.request, host.directory, reset, die=True):
         found = read_identity(host.directory)
         assert found.current.leaf == load_certificate(old, "x")
         assert host.request()["request"]
         assert not host.request()["changed"]
-        assert _no_temporary_names(host.directory)
+        assert no_temporary_names(host.directory)
 
 
 def test_a_failing_disk_while_asking_takes_everything_back(host: Any, tmp_path: Path) -> None:
     def reset() -> None:
         shutil.rmtree(host.directory, ignore_errors=True)
 
-    for status in _each_moment(host.request, host.directory, reset, die=False):
-        assert status == _FAILED
+    for status in each_moment(host.request, host.directory, reset, die=False):
+        assert status == FAILED
         assert not host.directory.exists()
 
 
@@ -224,9 +144,9 @@ def test_a_ca_is_made_whole_or_not_at_all(
     def reset() -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
-    for status in _each_moment(make, directory, reset, die):
+    for status in each_moment(make, directory, reset, die):
         assert (directory / "authority").exists() in (False, die)
-        if status == _FAILED:
+        if status == FAILED:
             assert not directory.exists()
         assert not make().failed
         assert not make()["changed"]
@@ -239,7 +159,7 @@ def test_signing_while_the_disk_fails_returns_no_certificate(host: Any) -> None:
     host.sign(request)
     log = host.ca / "issued.jsonl"
     before = log.read_bytes()
-    assert _in_child(lambda: host.sign(request), host.ca, 1, die=False) == _FAILED
+    assert in_child(lambda: host.sign(request), host.ca, 1, die=False) == FAILED
     assert log.read_bytes() == before
 
 

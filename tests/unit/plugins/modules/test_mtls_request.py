@@ -26,6 +26,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     private_pem,
     to_pem,
 )
+from ansible_collections.holdfast.chain.plugins.modules import mtls_certificate, mtls_request
 
 HOURS = datetime.timedelta(hours=1)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -134,6 +135,29 @@ def test_colons_and_capitals_in_the_pin_do_not_matter(host: Any) -> None:
 def test_reasons_of_time(host: Any, start: int, end: int, reason: str) -> None:
     _install_by_hand(host, now() + start * HOURS, now() + end * HOURS)
     assert host.request()["reasons"] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("days", "reasons"),
+    [(-1, ["not_yet_valid"]), (0, []), (19, []), (21, ["expiring"]), (30, ["expired"]),
+     (4000, ["expired"])],
+)  # fmt: skip
+def test_the_clock_moves_on(
+    host: Any, monkeypatch: pytest.MonkeyPatch, days: int, reasons: list[str]
+) -> None:
+    """A certificate of 30 days, and the host's clock set by hand; the pair in use stays."""
+    certificate = host.renew()
+    moment = now() + days * 24 * HOURS
+    monkeypatch.setattr(mtls_request, "now", lambda: moment)
+    monkeypatch.setattr(mtls_certificate, "now", lambda: moment)
+    assert host.request()["reasons"] == reasons
+    refused = host.install(certificate)
+    valid = 0 <= days < 30
+    assert refused.failed is not valid
+    if not valid:
+        expected = "not_yet_valid" if days < 0 else "expired"
+        assert expected in {problem["reason"] for problem in refused["problems"]}
+    assert (host.directory / "current" / "certificate.pem").read_text() == certificate
 
 
 def test_more_than_the_fraction_left_is_not_due(host: Any) -> None:

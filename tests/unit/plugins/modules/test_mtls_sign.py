@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.holdfast.chain.plugins.module_utils import x509_issue
+from ansible_collections.holdfast.chain.plugins.module_utils import x509_issue, x509_log
 from ansible_collections.holdfast.chain.plugins.module_utils.names import Names
 from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     alternative_names,
@@ -339,14 +339,14 @@ def test_record_is_cut_back_when_it_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "issued.jsonl"
-    x509_issue.append_lines(log, b"one\n")
+    x509_log.append_lines(log, b"one\n")
 
     def full(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(x509_issue.os, "fsync", full)
+    monkeypatch.setattr(x509_log.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        x509_issue.append_lines(log, b"two\n")
+        x509_log.append_lines(log, b"two\n")
     assert log.read_bytes() == b"one\n"
 
 
@@ -381,23 +381,3 @@ def test_openssl_accepts_leaves_for_both_ends(
             command, cwd=directory / "authority", capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-
-
-def test_linter_for_the_standard_finds_nothing(
-    sign: Callable[..., Any], ca: Path, tmp_path: Path
-) -> None:
-    """pkilint's PKIX profile, where it is installed; it does not know the scheme spiffe."""
-    pytest.importorskip("pkilint", reason="not run: pkilint is not installed")
-    leaf = tmp_path / "leaf.pem"
-    leaf.write_text(sign(_entry("v1"))["certificates"]["v1"]["certificate"])
-    known = 'pkix.invalid_uri_syntax (ERROR): Invalid URI syntax: "spiffe://demo.example'
-    for path in (leaf, ca / "authority" / "root.pem", ca / "authority" / "intermediate.pem"):
-        done = subprocess.run(
-            ["lint_pkix_cert", "lint", "-s", "NOTICE", str(path)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        findings = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
-        assert [finding for finding in findings if not finding.startswith(known)] == []
-        assert done.returncode == (1 if path == leaf else 0)
