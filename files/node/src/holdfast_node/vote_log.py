@@ -10,7 +10,7 @@ from typing import Final
 
 from holdfast_node.chain.codec import decode, encode
 from holdfast_node.consensus.messages import Anchored, Doubted, Floor, JournalRecord, Record
-from holdfast_node.consensus.probation import COPIED, Standing, judge
+from holdfast_node.consensus.probation import COPIED, MISSING, Standing, judge
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.storage.anchor import make_anchor, read_anchor
 from holdfast_node.storage.journal import Journal
@@ -42,22 +42,27 @@ class VoteLog:
         existed = path.exists()
         new = not existed and not (folder / DATABASE).exists()
         anchor = read_anchor(folder)
-        self._journal = Journal(path)
+        identity = make_anchor(folder) if anchor is None else anchor
+        self._anchored = Anchored(*identity)
+        # A new journal says from its first moment on what is known of the folder.
+        initial: list[JournalRecord] = [self._anchored]
+        if not existed and not new:
+            initial.append(Doubted(MISSING))
+        self._journal = Journal(path, [encode(record) for record in initial])
         try:
-            records = read_records(self._journal, path) if existed else None
-            self.standing: Standing = judge(records, anchor=anchor, new=new)
-            identity = make_anchor(folder) if anchor is None else anchor
-            self._anchored = Anchored(*identity)
+            records = read_records(self._journal, path)
+            trusted = anchor if existed else identity
+            self.standing: Standing = judge(records, anchor=trusted, new=False)
+            ours = any(isinstance(record, Anchored) for record in records)
             if self.standing.doubt is not None:
                 self.doubt(self.standing.doubt)
-            elif not any(isinstance(record, Anchored) for record in records or ()):
-                self.append([self._anchored])  # new, or of a release that had no anchors
+            elif not ours:
+                self.append([self._anchored])  # of a release that had no anchors
         except BaseException:
             self.close()
             raise
-        known = any(isinstance(record, Record | Floor) for record in records or ())
-        ours = any(isinstance(record, Anchored) for record in records or ())
-        self.newborn = self.standing.doubt is None and not known and (new or ours)
+        known = any(isinstance(record, Record | Floor) for record in records)
+        self.newborn = self.standing.doubt is None and not known and ours
 
     @property
     def torn_bytes(self) -> int:

@@ -264,6 +264,15 @@ def compacted_too_far() -> list[Patch]:
     return [(Replica, "records", lambda _self: [])]
 
 
+def hasty_accusation() -> list[Patch]:
+    def accuse(self, kind, message, known, block_hash):
+        subject = (message.validator, self.height, message.view)
+        said = (block_hash, message.signature)
+        return [replica_module.two_votes(kind, self.chain_id, subject, known, said)]
+
+    return [(Replica, "_compare", accuse)]
+
+
 MUTATIONS = [
     Mutation("a vote before its persist", speak_first, STORMY),
     Mutation("a quorum of 2f", small_quorum, byzantine("equivocate", base=CALM)),
@@ -291,4 +300,5 @@ MUTATIONS = [
     Mutation("a censor never suspected", endless_patience, byzantine("censor", base=CALM)),
     Mutation("a lock not restored", lock_not_restored, STORMY),
     Mutation("a journal shortened too far", compacted_too_far, STORMY),
+    Mutation("evidence of what was said twice", hasty_accusation, STORMY),
 ]

@@ -73,6 +73,29 @@ def test_lost_journal(tmp_path: Path) -> None:
     assert reopened(tmp_path / "v1").standing.doubt == MISSING
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_new_journal_is_never_without_what_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    """A crash right after it was made leaves what was to be said: its folder, and the doubt."""
+    if lost:
+        (tmp_path / DATABASE).touch()
+
+    def crash(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("append", "compact", "doubt", "born"):
+        monkeypatch.setattr(VoteLog, name, crash)
+    if lost:
+        with pytest.raises(KeyboardInterrupt):
+            VoteLog(tmp_path)
+    else:
+        VoteLog(tmp_path).close()
+    monkeypatch.undo()
+    log = reopened(tmp_path)
+    assert (log.standing.doubt, log.newborn) == ((MISSING, False) if lost else (None, True))
+
+
 def test_lost_anchor(tmp_path: Path) -> None:
     """Without the anchor nobody can tell whether the folder is a copy."""
     voted(tmp_path / "v1")

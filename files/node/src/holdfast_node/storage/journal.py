@@ -25,6 +25,8 @@ from holdfast_node.storage.frames import (
 class Journal:
     """An append-only file of records; made if it is missing (the folder must exist).
 
+    A new one begins with the records `initial`: there is never one without them.
+
     An append that a crash cut short is dropped when the file is opened: it was never acknowledged.
     `torn_bytes` says how many bytes that were, 0 if none. Not thread-safe.
 
@@ -33,13 +35,13 @@ class Journal:
 
     torn_bytes: int
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, initial: Sequence[bytes] = ()) -> None:
         self._path = path
         self.torn_bytes = 0
         self._failed = False
         try:
             if not path.exists():
-                self._salt = _create(path, [])
+                self._salt = _create(path, initial)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise StorageError(f"{path}: {error}: check the folder and its owner") from error
