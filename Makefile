@@ -2,7 +2,9 @@
 # A fresh clone needs nothing but this: what is missing is named, then installed.
 #   make demo        four validators and an observer on this machine, with your transfer in a block
 #   make demo-down   removes them again
-#   make test        every layer of tests; `make lint sanity unit artifact network` run one each
+#   make test        every layer of tests; each of them alone:
+#                    make lint, sanity, unit, artifact, roles, test-vm, network
+#   make simulate    consensus against seeded faults in virtual time; SEEDS=10000 runs that many
 
 SHELL := /bin/sh
 PYTHON := python3
@@ -10,9 +12,10 @@ export PYTHONPATH := $(CURDIR)/molecule
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.holdfast/pycache
 export HOLDFAST_STARTED := $(shell date +%s)
 LAB := .venv/bin/python -m lab
-LAYERS := lint sanity unit artifact network
+LAYERS := lint sanity unit artifact roles vm network
+SEEDS := 1000
 
-.PHONY: help demo demo-down test $(LAYERS) setup setup-hosts python clean
+.PHONY: help demo demo-down test simulate $(LAYERS) test-vm setup setup-hosts python clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -26,11 +29,17 @@ demo-down: setup-hosts
 test: setup-hosts
 	@.venv/bin/python tests/run.py $(LAYERS)
 
-network: setup-hosts
+simulate: setup
+	@.venv/bin/holdfast-node simulate --seeds $(SEEDS)
+
+roles network: setup-hosts
 	@.venv/bin/python tests/run.py $@
 
 lint sanity unit artifact: setup
 	@.venv/bin/python tests/run.py $@
+
+test-vm: setup
+	@.venv/bin/python tests/run.py vm
 
 setup: python
 	@$(PYTHON) -m lab.setup
@@ -44,4 +53,5 @@ python:
 
 # Also what `make demo-down` leaves for the next time.
 clean:
+	@[ ! -x .venv/bin/python ] || .venv/bin/python -m lab.vm down
 	rm -rf .venv .holdfast

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run layers of tests and add up honestly: ``python tests/run.py lint unit ...``.
 
-Each lint tool, and each Molecule run, counts as one test; pytest and ansible-test are counted from
-the JUnit files they write. A layer that ends before it could count anything is one failure. The
-exit code is 0 only if nothing failed.
+Each lint tool, each check of a role's scenario and each other Molecule run counts as one test;
+pytest and ansible-test are counted from the JUnit files they write. A layer that ends before it
+could count anything is one failure. The exit code is 0 only if nothing failed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ STATE = ROOT / ".holdfast"
 REPORTS = STATE / "reports"
 sys.path.insert(0, str(ROOT / "molecule"))
 
-from lab.shell import (  # noqa: E402 -- the lab is no installed package
+import scenarios  # noqa: E402 -- it needs the lab, which is no installed package
+from lab.shell import (  # noqa: E402
     LabError,
     capture,
     environment,
@@ -34,6 +35,8 @@ from lab.shell import (  # noqa: E402 -- the lab is no installed package
     say,
     stream,
 )
+from lab.vm.base import NotToBeHadError  # noqa: E402
+from lab.vm.build import prepare, provide  # noqa: E402
 
 # What Ansible's rules are for; the node, the lab and the tests have tools of their own.
 SHIPPED = re.compile(
@@ -204,11 +207,52 @@ def network() -> Count:
     return count
 
 
+def roles() -> Count:
+    """Each role on each platform that can be had, in container hosts of its own."""
+    count = Count()
+    runs, count.not_run = scenarios.run_all(**STEADY)
+    for one_run in runs:
+        name = f"{one_run.role} on {one_run.platform}"
+        for check in scenarios.ALL_CHECKS:
+            end = one_run.ends.get(check)
+            if end is None:
+                count.not_run.append(f"{name}, {check}: a check before it failed")
+            elif check != scenarios.VERIFY:
+                count.add(one(f"{name}: {check}", end == "passed"))
+            else:
+                report = [one_run.report] if one_run.report.exists() else []
+                count.add(junit(report, f"{name}: {check}", end == "passed"))
+    say("\n" + scenarios.times(runs))
+    say("\n" + scenarios.matrix(runs, count.not_run))
+    say(f"metrics: {scenarios.METRICS.relative_to(ROOT)}")
+    return count
+
+
+def vm() -> Count:
+    """A virtual machine: a kernel of its own, SELinux enforcing, reboots and power cuts."""
+    try:
+        prepare()
+        provide()
+    except NotToBeHadError as error:
+        say(f"    {error}")
+        reason = str(error).partition("\n")[0]
+        files = sorted((ROOT / "tests" / "vm").glob("test_*.py"))
+        return Count(not_run=[f"{file.relative_to(ROOT)}: {reason}" for file in files])
+    except LabError as error:
+        say(f"    {error}")
+        return one("making the virtual machine (see its output above)", False)
+    # two machines at a time; and where the time went
+    options = "-n 2 --dist worksteal --durations=0 --durations-min=5"
+    return pytest("vm", "tests/vm", PYTEST_ADDOPTS=options)
+
+
 LAYERS: dict[str, Callable[[], Count]] = {
     "lint": lint,
     "sanity": sanity,
     "unit": unit,
     "artifact": artifact,
+    "roles": roles,
+    "vm": vm,
     "network": network,
 }
 

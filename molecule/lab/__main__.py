@@ -24,8 +24,9 @@ def main(arguments: list[str]) -> int:
     up.add_argument("lab")
     up.add_argument("hosts", nargs="+")
     up.add_argument("--platform", default="debian-12")
-    down = commands.add_parser("down", help="remove the hosts of a lab")
-    down.add_argument("lab")
+    down = commands.add_parser("down", help="remove the hosts of labs")
+    down.add_argument("lab", nargs="*")
+    down.add_argument("--all", action="store_true", help="of all labs in this container storage")
     run = commands.add_parser("run", help="run a program with the lab's tools and settings")
     run.add_argument("program", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
@@ -54,7 +55,8 @@ def dispatch(options: argparse.Namespace) -> int:
         started = hosts.up(options.lab, options.hosts, options.platform, name)
         say(json.dumps({"started": started, "addresses": hosts.addresses(options.lab)}))
     elif options.command == "down":
-        hosts.down(options.lab)
+        for lab in hosts.labs() if options.all else options.lab:
+            hosts.down(lab)
     return 0
 
 

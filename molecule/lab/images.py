@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import tomllib
 
@@ -103,8 +103,8 @@ def layers_in(folder: Path, platform: str) -> list[Path]:
     return [layer for layer in layers if layer.is_file()]
 
 
-def bootstrap(wanted: dict[str, Any], target: Path) -> None:
-    """Make a root file system with mmdebstrap from the machine's own sources."""
+def bootstrap(wanted: dict[str, Any], target: Path, options: Sequence[str] = ()) -> None:
+    """Make a root file system (tar, or folder) with mmdebstrap from the machine's own sources."""
     mirror = wanted["mirror"]
     keyring = Path(f"/usr/share/keyrings/{mirror['keyring']}.gpg")
     missing = [] if found(("mmdebstrap",)) else ["mmdebstrap"]
@@ -112,7 +112,7 @@ def bootstrap(wanted: dict[str, Any], target: Path) -> None:
     sources = apt_sources(mirror["origin"], mirror["release"])
     # Without sources of this origin (on another distribution) mmdebstrap knows the default mirror.
     command = ["mmdebstrap", *SLIM, f"--include={','.join(wanted['packages'])}"]
-    command += [f"--aptopt={option}" for option in apt_proxies()]
+    command += [*options, *(f"--aptopt={option}" for option in apt_proxies())]
     command += [mirror["release"], str(target), *sources]
     memory = shutil.disk_usage(TMPFS).free > ROOM and os.access(TMPFS, os.W_OK)
     env = environment(TMPDIR=str(TMPFS if memory else STATE))

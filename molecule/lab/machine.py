@@ -37,6 +37,7 @@ PROGRAMS = {
     "aardvark-dns": ("/usr/lib/podman/aardvark-dns", "/usr/libexec/podman/aardvark-dns"),
     "iptables": ("iptables",),
     "nftables": ("nft",),
+    "iproute2": ("ip",),
 }
 
 

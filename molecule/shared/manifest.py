@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Record every file of a host, or compare with what was recorded: ``manifest.py record|compare``.
+"""Record every file of a host, or compare with it: ``manifest.py record|compare [FOLDER ...]``.
 
-Covers all regular files, links and directories on file systems that outlive a reboot: type, mode,
-owner, size, mtime and SHA-256 (of directories neither size nor mtime: a temporary file that came
-and went is no change). `compare` ends with 1 and names each difference.
+Covers, below the folders given or everywhere, all regular files, links and directories on file
+systems that outlive a reboot: type, mode, owner, size, mtime and SHA-256 (of directories neither
+size nor mtime: a temporary file that came and went is no change). `compare` ends with 1 and names
+each difference.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import json
 import os
 import stat
 import sys
+from itertools import chain
 from pathlib import Path
 
 RECORD = Path("/run/holdfast-manifest.json")
@@ -19,11 +21,17 @@ PERSISTENT = {"ext2", "ext3", "ext4", "xfs", "btrfs", "overlay"}
 OWN_LIFE = (
     "/var/lib/holdfast/",  # blocks are added all the time; the configuration is elsewhere
     "/var/lib/systemd/",  # timer stamps, random seed, clock
+    "/var/lib/chrony/",  # how fast the clock is, by chronyd
+    "/var/log/chrony/",  # a line per measurement
     "/var/log/journal/",
+    "/var/log/messages",
     "/var/log/wtmp",  # logins and boots
     "/var/log/btmp",
     "/var/log/lastlog",
+    "/var/cache/apt/pkgcache.bin",  # apt's index of its own lists, made when it is asked anything
+    "/var/cache/apt/srcpkgcache.bin",
     "/root/.ansible",  # Ansible puts what it runs there, and takes it away
+    "/tmp/ansible_",  # and there  # noqa: S108 -- a name to skip, nothing is written
 )
 
 
@@ -48,11 +56,11 @@ def describe(path):
     return entry
 
 
-def manifest():
-    """Describe everything on persistent file systems, by path."""
+def manifest(roots):
+    """Describe everything on persistent file systems below some folders, by path."""
     points = mounts()
     entries = {}
-    for folder, folders, files in os.walk("/"):
+    for folder, folders, files in chain.from_iterable(map(os.walk, roots)):
         paths = {name: os.path.join(folder, name) for name in folders + files}  # noqa: PTH118
         kept = {name for name, path in paths.items() if points.get(path, True)}
         folders[:] = [name for name in folders if name in kept]
@@ -70,17 +78,16 @@ def differences(before, now):
             yield f"{path}: {before.get(path, 'absent')} -> {now.get(path, 'absent')}"
 
 
-def main(command):
+def main(command, *roots):
     """Exit code 0 when recorded or equal, 1 when something differs."""
-    now = manifest()
+    now = manifest(roots or ["/"])
     if command == "record":
         RECORD.write_text(json.dumps(now))
         return 0
     found = list(differences(json.loads(RECORD.read_text()), now))
-    RECORD.unlink()
     print("\n".join(found))
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The scenarios of the roles on every platform: run, told apart by check, as matrix and metrics.
+
+A *check* is what one or more steps of .config/molecule/config.yml show together, such as that check
+mode leaves a host in use byte-identical. A platform that cannot be had here, and a role that a
+platform lacks something for, are *not run*, by name. What passed on a platform that is not the real
+thing is a *stand-in*.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterable, Iterator
+
+import yaml
+from lab import images
+from lab.shell import ROOT, STATE, LabError, environment, say
+
+REPORTS = STATE / "reports"
+METRICS = REPORTS / "consistency.prom"
+# What the project promises; those without a file in molecule/images are not run.
+SUPPORTED = ("debian-12", "ubuntu-22.04", "ubuntu-24.04", "centos-stream-9", "alpine-3.19")
+CHECKS = (
+    "set up",
+    "check mode, fresh",
+    "converge",
+    "idempotence",
+    "check mode, in use",
+    "refusals",
+)
+VERIFY = "verify"
+TEAR_DOWN = "tear down"
+ALL_CHECKS = (*CHECKS, VERIFY, TEAR_DOWN)
+SIDE_BY_SIDE = 2 if (os.cpu_count() or 2) < 8 else 4
+STEP = re.compile(
+    r"\[(?P<role>[\w-]+) > (?P<action>\w+)\] (?:(?P<begins>Executing)|Executed: (?P<end>.+))$"
+)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass
+class Run:
+    """One scenario on one platform: how each check ended and how long it took, in seconds."""
+
+    role: str
+    platform: str
+    real: bool
+    ends: dict[str, str] = field(default_factory=dict)  # passed, failed; absent if not reached
+    seconds: dict[str, float] = field(default_factory=dict)
+    reached: list[str] = field(default_factory=list)  # the check of each step that ended
+    log: Path | None = None
+
+    @property
+    def report(self) -> Path:
+        """What testinfra wrote, if verify was reached."""
+        return REPORTS / f"{self.role}-{self.platform}.xml"
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check was reached and passed."""
+        return all(self.ends.get(check) == "passed" for check in ALL_CHECKS)
+
+    def cell(self, check: str) -> str:
+        """The end of a check as the matrix shows it."""
+        end = self.ends.get(check, "not run")
+        return "stand-in" if end == "passed" and not self.real else end
+
+
+def checks_of(sequence: Iterable[str]) -> list[tuple[str, str]]:
+    """The steps of a test sequence as (action, the check it belongs to)."""
+    found: list[tuple[str, str]] = []
+    check = CHECKS[0]
+    for step in sequence:
+        action, _, playbook = step.partition(" ")
+        converged = ("converge", "converge") in found
+        if action in ("converge", "idempotence", VERIFY):
+            check = action
+        elif action == "destroy" and converged:
+            check = TEAR_DOWN
+        elif playbook.endswith("record.yml"):
+            check = CHECKS[4] if converged else CHECKS[1]
+        elif playbook.endswith("refusals.yml"):
+            check = CHECKS[5]
+        found.append((action, check))
+    return found
+
+
+def follow(run: Run, lines: Iterable[tuple[float, str]], steps: list[tuple[str, str]]) -> None:
+    """Note ends and times of the checks from molecule's output: (seconds, line) pairs."""
+    position, began = 0, 0.0
+    for seconds, line in lines:
+        found = STEP.search(COLOUR.sub("", line.rstrip()))
+        if not found or found["role"] != run.role:
+            continue
+        if found["action"] == "destroy" and position:
+            position = len(steps) - 1  # also where a step before it failed
+        if position >= len(steps) or found["action"] != steps[position][0]:
+            continue
+        check = steps[position][1]
+        if found["begins"]:
+            began = seconds
+            continue
+        optional = found["end"].startswith("Missing playbook") and found["action"] == "prepare"
+        run.seconds[check] = run.seconds.get(check, 0.0) + seconds - began
+        if run.ends.get(check) != "failed":
+            run.ends[check] = "passed" if found["end"] == "Successful" or optional else "failed"
+        position += 1
+        run.reached.append(check)
+    # what ended well so far, but was not reached to its end, is not passed
+    for check, end in list(run.ends.items()):
+        wanted = sum(belongs == check for _, belongs in steps)
+        if end == "passed" and run.reached.count(check) < wanted:
+            del run.ends[check]
+
+
+def stamped(stream: Iterable[str], copy: Any) -> Iterator[tuple[float, str]]:
+    """Each line with its time, written to a file as it comes."""
+    for line in stream:
+        copy.write(line)
+        yield time.monotonic(), line
+
+
+def execute(run: Run, **variables: str) -> Run:
+    """Run a scenario to its end; its output goes to a file."""
+    name = f"{run.role}-{run.platform}"
+    config = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())
+    place = STATE / "molecule" / name  # else runs of two platforms, or two checkouts, share state
+    shutil.rmtree(place, ignore_errors=True)
+    run.report.unlink(missing_ok=True)
+    run.log = REPORTS / f"{name}.log"
+    env = environment(
+        HOLDFAST_PLATFORM=run.platform, MOLECULE_EPHEMERAL_DIRECTORY=str(place), **variables
+    )
+    with run.log.open("w") as copy, subprocess.Popen(
+        ["molecule", "test", "-s", run.role],
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as child:
+        sequence = config["scenario"]["test_sequence"]
+        follow(run, stamped(child.stdout or (), copy), checks_of(sequence))
+    if child.returncode and run.passed:
+        run.ends[TEAR_DOWN] = "failed"
+    spent = sum(run.seconds.values())
+    ended = [check for check in ALL_CHECKS if run.ends.get(check) != "passed"]
+    say(f"    {name}: {'passed' if run.passed else 'not passed: ' + ended[0]}, {spent:.0f} s")
+    if not run.passed:
+        tail = run.log.read_text().splitlines()[-60:]
+        say("\n".join(f"      {line}" for line in tail))
+    return run
+
+
+def roles() -> list[str]:
+    """The roles that have a scenario, slowest to set up first, so that none is left alone last."""
+    found = [path.parent.name for path in (ROOT / "molecule").glob("*/refusals.yml")]
+    return sorted((role for role in found if (ROOT / "roles" / role).is_dir()), key=_hosts)
+
+
+def _hosts(role: str) -> tuple[int, str]:
+    scenario = yaml.safe_load((ROOT / "molecule" / role / "molecule.yml").read_text()) or {}
+    return -len(scenario.get("platforms") or [1]), role
+
+
+def planned() -> tuple[list[Run], list[str]]:
+    """What can be run here, once its images are there; and what cannot, with the reason."""
+    runs, missing = [], []
+    only = os.environ.get("HOLDFAST_PLATFORM")
+    for platform in SUPPORTED:
+        if only not in (None, "", platform):
+            continue
+        try:
+            wanted = images.definition(platform)
+            images.provide(platform)
+        except LabError as error:
+            missing.append(f"{platform}, all roles: {str(error).splitlines()[0]}")
+            continue
+        without = wanted.get("without", {})
+        for role in roles():
+            if role in without:
+                missing.append(f"{platform}, {role}: {without[role]}")
+            else:
+                runs.append(Run(role, platform, wanted["kind"] == "real"))
+    return runs, missing
+
+
+def run_all(**variables: str) -> tuple[list[Run], list[str]]:
+    """Run all scenarios that can be run, some side by side; write the metrics."""
+    runs, missing = planned()
+    say(f"    {len(runs)} scenarios, {SIDE_BY_SIDE} side by side; logs in .holdfast/reports")
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        done = list(pool.map(lambda run: execute(run, **variables), runs))
+    METRICS.write_text(metrics(done))
+    return done, missing
+
+
+def matrix(runs: Iterable[Run], missing: Iterable[str]) -> str:
+    """Platform x role x check as a table, and below it what was not run."""
+    rows = [("platform", "role", *ALL_CHECKS)]
+    rows += [
+        (run.platform, run.role, *(run.cell(check) for check in ALL_CHECKS))
+        for run in sorted(runs, key=lambda run: (run.platform, run.role))
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n".join([line.rstrip() for line in lines] + [f"not run: {what}" for what in missing])
+
+
+def times(runs: Iterable[Run]) -> str:
+    """Where the time went: by check over all runs, and by run."""
+    runs = list(runs)
+    by_check = {
+        check: sum(run.seconds.get(check, 0.0) for run in runs) for check in ALL_CHECKS if runs
+    }
+    by_run = {f"{run.role} on {run.platform}": sum(run.seconds.values()) for run in runs}
+    lines = []
+    for title, table in (("check", by_check), ("scenario", by_run)):
+        lines.append(f"{title:<28}{'time':>9}")
+        for name, spent in sorted(table.items(), key=lambda entry: -entry[1]):
+            lines.append(f"{name:<28}{spent:>7.1f} s")
+    return "\n".join(lines)
+
+
+def label(text: str) -> str:
+    """A check's name as the value of a label."""
+    return re.sub(r"\W+", "_", text)
+
+
+def metrics(runs: Iterable[Run]) -> str:
+    """The runs in Prometheus' text format."""
+    runs = list(runs)
+    duration, failures = "cross_platform_test_duration_seconds", "consistency_failure_count"
+    lines = [
+        f"# HELP {duration} How long a check of a role took on a platform.",
+        f"# TYPE {duration} gauge",
+    ]
+    for run in runs:
+        for check, spent in run.seconds.items():
+            test = f"{run.role}/{label(check)}"
+            lines.append(f'{duration}{{platform="{run.platform}",test="{test}"}} {spent:.3f}')
+    lines += [
+        f"# HELP {failures} How many roles failed a check on a platform.",
+        f"# TYPE {failures} gauge",
+    ]
+    for platform in sorted({run.platform for run in runs}):
+        for check in ALL_CHECKS:
+            failed = sum(
+                run.ends.get(check) == "failed" for run in runs if run.platform == platform
+            )
+            lines.append(f'{failures}{{platform="{platform}",reason="{label(check)}"}} {failed}')
+    return "\n".join([*lines, ""])

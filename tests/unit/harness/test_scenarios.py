@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The matrix and the metrics of the roles' scenarios, from molecule's words."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+import scenarios
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from scenarios import ALL_CHECKS, Run, checks_of, follow, matrix, metrics, times
+
+ROOT = Path(__file__).resolve().parents[3]
+SEQUENCE = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())["scenario"][
+    "test_sequence"
+]
+STEPS = checks_of(SEQUENCE)
+
+
+def output(fail_at: int = -1, prepared: bool = True, role: str = "kernel") -> list[str]:
+    """What molecule says; one step may fail, after which it only destroys."""
+    lines = []
+    for number, (action, _) in enumerate(STEPS):
+        lines += [f"INFO     [{role} > {action}] Executing", "", "TASK [x] ****", "ok: [host]"]
+        if number == fail_at:
+            lines.append(f"ERROR    [{role} > {action}] \x1b[31mExecuted: Failed\x1b[0m")
+            lines += [f"INFO     [{role} > cleanup] Executing"]
+            lines += [f"INFO     [{role} > cleanup] Executed: Missing playbook"]
+            lines += [f"INFO     [{role} > destroy] Executing"]
+            return [*lines, f"INFO     [{role} > destroy] Executed: Successful"]
+        missing = action == "prepare" and not prepared
+        end = "Missing playbook (Remove from test_sequence)" if missing else "Successful"
+        lines.append(f"INFO     [{role} > {action}] Executed: {end}")
+    return [*lines, "DETAILS", f"{role} > destroy: Executed: Successful"]
+
+
+def followed(lines: list[str], real: bool = True) -> Run:
+    """A run that printed these lines, one a second."""
+    run = Run("kernel", "debian-12", real)
+    follow(run, zip(map(float, count()), lines), STEPS)
+    return run
+
+
+def test_every_check_is_in_the_sequence() -> None:
+    """A column that nothing fills would be an empty promise."""
+    assert list(dict.fromkeys(check for _, check in STEPS)) == list(ALL_CHECKS)
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_all_passed(prepared: bool) -> None:
+    """Also without a playbook that prepares, which is optional."""
+    run = followed(output(prepared=prepared))
+    assert run.passed
+    assert run.ends == dict.fromkeys(ALL_CHECKS, "passed")
+
+
+@pytest.mark.parametrize("fail_at", range(len(STEPS)))
+def test_failure_is_told_and_what_follows_is_not_run(fail_at: int) -> None:
+    """Whichever step fails: its check failed, those before passed, those after are not run."""
+    run = followed(output(fail_at))
+    failed = STEPS[fail_at][1]
+    place = ALL_CHECKS.index(failed)
+    assert not run.passed
+    assert run.cell(failed) == "failed"
+    assert [run.cell(check) for check in ALL_CHECKS[:place]] == ["passed"] * place
+    assert {run.cell(check) for check in ALL_CHECKS[place + 1 : -1]} <= {"not run"}
+
+
+@pytest.mark.parametrize("length", [0, 9, 40])
+def test_output_that_breaks_off_is_not_passed(length: int) -> None:
+    """Molecule was killed: what was not reached to its end did not pass."""
+    run = followed(output()[:length])
+    assert not run.passed
+    assert run.cell(scenarios.VERIFY) == "not run"
+
+
+def test_missing_playbook_of_a_check_is_a_failure() -> None:
+    """Molecule passes over it, and calls that a success."""
+    lines = [
+        line.replace("converge] Executed: Successful", "converge] Executed: Missing playbook")
+        for line in output()
+    ]
+    assert followed(lines).cell("converge") == "failed"
+
+
+def test_matrix_names_stand_ins_and_what_was_not_run() -> None:
+    """A stand-in that passed is never called passed."""
+    stand_in = followed(output(), real=False)
+    text = matrix([followed(output()), stand_in], ["ubuntu-22.04, all roles: no image"])
+    rows = text.splitlines()
+    assert rows[0].split()[:2] == ["platform", "role"]
+    assert "stand-in" not in rows[1]
+    assert "passed" not in rows[2]
+    assert rows[2].count("stand-in") == len(ALL_CHECKS)
+    assert rows[3] == "not run: ubuntu-22.04, all roles: no image"
+
+
+def test_metrics_are_prometheus_text() -> None:
+    """Durations of what ran, failures by platform and reason, zeros included."""
+    place = [check for _, check in STEPS].index("idempotence")
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(metrics([followed(output(place))]))
+    }
+    durations = families["cross_platform_test_duration_seconds"].samples
+    assert {sample.labels["test"] for sample in durations} >= {"kernel/converge"}
+    assert all(sample.value > 0 for sample in durations)
+    failures = {
+        sample.labels["reason"]: sample.value
+        for sample in families["consistency_failure_count"].samples
+    }
+    assert failures["idempotence"] == 1
+    assert sum(failures.values()) == 1
+    assert len(failures) == len(ALL_CHECKS)
+
+
+def test_times_add_up() -> None:
+    """By check and by scenario, the same sum."""
+    run = followed(output())
+    shown = [float(line.split()[-2]) for line in times([run]).splitlines() if line.endswith(" s")]
+    assert shown[-1] == pytest.approx(sum(shown[:-1]))
