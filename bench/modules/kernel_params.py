@@ -55,12 +55,12 @@ KEYS = [
 TARGETS = {"loop / task (changed)": (12.0, "at least"), "20 keys / 1 key": (1.2, "at most")}
 
 
-def posix_collection() -> Path:
-    """A folder with ansible.posix, taken from the wheel that the lab takes its collections from."""
+def collection(namespace: str, name: str) -> Path:
+    """A folder with a collection, taken from the wheel that the lab takes its collections from."""
     place = STATE / "bench" / "collections"
-    if (place / "ansible_collections" / "ansible" / "posix").is_dir():
+    if (place / "ansible_collections" / namespace / name).is_dir():
         return place
-    with step("fetching ansible.posix"), tempfile.TemporaryDirectory() as scratch:
+    with step(f"fetching {namespace}.{name}"), tempfile.TemporaryDirectory() as scratch:
         lock = Path(scratch) / "bundle.txt"
         lock.write_text(tools.BUNDLE, encoding="utf-8")
         pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "-q"]
@@ -68,8 +68,8 @@ def posix_collection() -> Path:
         download += ["--python-version", tools.BUNDLE_PYTHON, "--dest", scratch, "-r", str(lock)]
         stream(download)
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
-            folder = "ansible_collections/ansible/posix/"
-            wheel.extractall(place, [name for name in wheel.namelist() if name.startswith(folder)])
+            folder = f"ansible_collections/{namespace}/{name}/"
+            wheel.extractall(place, [file for file in wheel.namelist() if file.startswith(folder)])
     return place
 
 
@@ -107,7 +107,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
     """Seconds of each task by its name, one per round."""
     machine.prepare()
     image, _made = images.provide("debian-12")
-    posix = posix_collection()
+    posix = collection("ansible", "posix")
     seconds: dict[str, list[float]] = defaultdict(list)
     hosts.up(LAB, ["h1"], "debian-12", image)
     try:
