@@ -134,7 +134,7 @@ options:
     description:
       - V(absent) removes all that this module made. Neither firewalld nor nftables is disabled.
       - V(confirmed) confirms the change of an earlier task. It has to come over another connection
-        (C(meta: reset_connection)); the options above do not matter.
+        (C(reset_connection) of M(ansible.builtin.meta)); the options above do not matter.
     type: str
     choices: [present, absent, confirmed]
     default: present
