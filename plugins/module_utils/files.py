@@ -18,11 +18,15 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Union
 
+from ansible_collections.holdfast.chain.plugins.module_utils.selinux_library import (
+    LABEL,
+    label_for_place,
+)
+
 LEFTOVER_PREFIX = ".holdfast-"
 
 # What link(2) says on file systems without hard links, or for a file with too many of them.
 _NO_HARD_LINK = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
-_SELINUX_LABEL = "security.selinux"
 
 PathName = Union[str, "os.PathLike[str]"]
 Account = Union[str, int, None]
@@ -128,25 +132,29 @@ def write_new(
 ) -> None:
     """Create a file with its final attributes and content, on the disk when this returns.
 
+    like: where it will be; the SELinux label is that of the file there, or of the policy's rules.
     Nobody but its owner can read it until the mode is set, which is after the content is in.
     """
     handle = os.open(str(fresh), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as stream:
+        if like is not None:
+            _label(like, stream.fileno())
         stream.write(content)
         stream.flush()
         os.fchown(stream.fileno(), *owner)
         os.fchmod(stream.fileno(), mode)
-        _copy_label(like, stream.fileno())
         os.fsync(stream.fileno())
 
 
-def _copy_label(like: Path | None, handle: int) -> None:
-    """Keep the SELinux label of the file that is replaced; elsewhere there is none to keep."""
-    if like is None or not hasattr(os, "getxattr"):
+def _label(like: Path, handle: int) -> None:
+    """Keep the SELinux label of the file that is replaced; a new one gets that of its place."""
+    if not hasattr(os, "getxattr"):
+        return
+    if not exists(like):
+        label_for_place(handle, like)
         return
     with contextlib.suppress(OSError):
-        label = os.getxattr(str(like), _SELINUX_LABEL, follow_symlinks=False)
-        os.setxattr(handle, _SELINUX_LABEL, label)
+        os.setxattr(handle, LABEL, os.getxattr(str(like), LABEL, follow_symlinks=False))
 
 
 def second_name(path: Path, kept: Path) -> None:

@@ -271,11 +271,12 @@ def stem(target: str) -> str:
     position = 0
     while position < len(literal):
         character = literal[position]
-        if character == "\\" and position + 1 < len(literal):
+        following = literal[position + 1 : position + 2]
+        if character == "\\" and following and not following.isalnum():  # \d and \w are classes
             taken += literal[position + 1]
             position += 2
             continue
-        if character in META or literal[position + 1 : position + 2] in ("?", "*", "{"):
+        if character in META or character == "\\" or following in ("?", "*", "{"):
             # what comes before belongs to the expression, back to the last folder
             return taken.rpartition("/")[0] or "/"
         taken += character

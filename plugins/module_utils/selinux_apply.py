@@ -38,7 +38,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.selinux_plan import
     Request,
     plan,
 )
-from ansible_collections.holdfast.chain.plugins.module_utils.selinux_read import read
+from ansible_collections.holdfast.chain.plugins.module_utils.selinux_read import PORTS_UNKNOWN, read
 from ansible_collections.holdfast.chain.plugins.module_utils.transaction import Transaction
 from ansible_collections.holdfast.chain.plugins.module_utils.undo_journal import (
     AS_BEFORE,
@@ -67,7 +67,9 @@ class Run:
     def check(self) -> dict[str, Any]:
         """What a run would do. Nothing is touched."""
         entries = self.repairs.assess()
-        observed = read(self.selinux, self.policy, self.request)
+        observed = read(self.selinux, self.policy, self.request, rehearsal=True)
+        if not observed.ports_known:
+            self.warnings.append(f"ports: {PORTS_UNKNOWN}")
         for entry in of_kind(entries, "customisations"):
             observed = Observed(**{**vars(observed), "local": customisations_of(entry["before"])})
         planned = plan(self.request, observed)
@@ -284,7 +286,7 @@ def run_on(selinux: Selinux, request: Request, check: bool) -> tuple[dict[str, A
     """As `run`, for an SELinux of the caller's."""
     status = selinux.status()
     if status.cause:
-        return nothing(status, request.skip_not_applicable), []
+        return {**nothing(status, request.skip_not_applicable), "missing_tools": []}, []
     task = Run(selinux, status, request)
     result = task.check() if check else task.execute()
-    return result, task.warnings
+    return {**result, "missing_tools": selinux.missing_tools()}, task.warnings

@@ -12,6 +12,7 @@ from __future__ import annotations
 import bz2
 import os
 import re
+import shutil
 import struct
 import subprocess
 from typing import NamedTuple, Sequence
@@ -26,11 +27,10 @@ from ansible_collections.holdfast.chain.plugins.module_utils.selinux import (
     parse_ports,
     parse_substitutions,
 )
-from ansible_collections.holdfast.chain.plugins.module_utils.selinux_library import Labels
+from ansible_collections.holdfast.chain.plugins.module_utils.selinux_library import LABEL, Labels
 
 FS = "/sys/fs/selinux"
 CONFIG = "/etc/selinux/config"
-LABEL = "security.selinux"
 TOOL_SECONDS = 900  # a transaction takes more than a minute on an emulated machine
 PACKAGES = (
     "policycoreutils-python-utils (EL, Debian, Ubuntu: of the same name) has semanage, "
@@ -243,6 +243,10 @@ class Selinux:
     def remove_module(self, priority: int, name: str) -> None:
         """Remove a module at one priority."""
         self.tool(["semodule", "-X", str(priority), "-r", name])
+
+    def missing_tools(self) -> list[str]:
+        """Those of semanage and semodule that are not installed (yet)."""
+        return [name for name in ("semanage", "semodule") if shutil.which(name) is None]
 
     def tool(self, command: Sequence[str], text: str | None = None) -> str:
         """Output of a program that was given a text; OSError if it fails, HostError without it."""

@@ -14,9 +14,12 @@ import contextlib
 import ctypes
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 LIBRARY = "libselinux.so.1"
+ENFORCE = "/sys/fs/selinux/enforce"  # there where the kernel runs SELinux
+LABEL = "security.selinux"
 _FILES = 0  # SELABEL_CTX_FILE
 _PATH = 3  # SELABEL_OPT_PATH
 
@@ -48,6 +51,32 @@ def _library() -> Any:
     library.freecon.restype = None
     library.freecon.argtypes = [ctypes.c_void_p]
     return library
+
+
+def label_for_place(handle: int, path: Path) -> None:
+    """Give a file that is open the type that the installed policy has for it at ``path``.
+
+    The kernel gives a new file the type of its folder, whatever the rules say of the file. As with
+    restorecon the type decides, user and range stay. Nothing is done without SELinux, where no rule
+    gives a type, and on file systems without labels. Raises OSError where the kernel refuses it.
+    """
+    if not Path(ENFORCE).exists():
+        return
+    try:
+        now = os.getxattr(handle, LABEL).rstrip(b"\0").decode("utf-8", "replace")
+        place = path.parent.resolve() / path.name
+        with Labels() as labels:
+            wanted = labels.lookup(str(place), os.fstat(handle).st_mode)
+    except OSError:
+        return  # no labels here, or no rules to go by: the file keeps what it inherited
+    has, wants = now.split(":", 3), (wanted or "").split(":", 3)
+    if len(has) < 3 or len(wants) < 3 or has[2] == wants[2]:
+        return
+    label = ":".join([*has[:2], wants[2], *has[3:]])
+    try:
+        os.setxattr(handle, LABEL, label.encode() + b"\0")
+    except OSError as error:
+        raise OSError(error.errno, f"label {path} {label}: {error.strerror}") from error
 
 
 class Labels(contextlib.AbstractContextManager):  # type: ignore[type-arg]  # Python 3.8

@@ -16,16 +16,18 @@ from ansible_collections.holdfast.chain.plugins.module_utils.files import discar
 from ansible_collections.holdfast.chain.plugins.module_utils.plan import Change, Plan
 from ansible_collections.holdfast.chain.plugins.module_utils.selinux import (
     SelinuxError,
-    close_matches,
     parse_files,
     stem,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.selinux_apply import nothing, told
+from ansible_collections.holdfast.chain.plugins.module_utils.selinux_checks import (
+    check_names,
+    check_store,
+)
 from ansible_collections.holdfast.chain.plugins.module_utils.selinux_cil import (
     declared,
     file_rules,
     own_ports,
-    relied_on,
     render,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.selinux_host import Selinux, Status
@@ -51,6 +53,12 @@ from ansible_collections.holdfast.chain.plugins.module_utils.selinux_needs impor
     Needs,
     Refusal,
     refusals,
+)
+from ansible_collections.holdfast.chain.plugins.module_utils.selinux_read import PORTS_UNKNOWN
+from ansible_collections.holdfast.chain.plugins.module_utils.selinux_running import (
+    check_unused,
+    outside,
+    shown,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.transaction import Transaction
 from ansible_collections.holdfast.chain.plugins.module_utils.undo_journal import (
@@ -112,7 +120,8 @@ def plan(request: Request, now: str | None, accepted: Sequence[Refusal] = ()) ->
 class Run:
     """One run of the module on a host."""
 
-    def __init__(self, selinux: Selinux, status: Status, request: Request) -> None:
+    def __init__(self, selinux: Selinux, status: Status, request: Request, rehearsal: bool) -> None:
+        self._rehearsal = rehearsal
         self.selinux = selinux
         self.status = status
         self.policy = status.policy
@@ -153,7 +162,11 @@ class Run:
         return self.selinux.module(self.policy, self.request.priority, self.request.needs.name)
 
     def _plan(self, now: str | None) -> Planned:
-        accepted = self._check(now) if self.request.present else []
+        accepted: list[Refusal] = []
+        if self.request.present:
+            accepted = self._check(now)
+        elif now is not None:
+            accepted = check_unused(self.selinux, self.request.needs, self.request.force)
         return plan(self.request, now, accepted)
 
     def _check(self, now: str | None) -> list[Refusal]:
@@ -162,11 +175,14 @@ class Run:
         substitutions = [pair for each in selinux.substitutions(self.policy) for pair in each]
         needs.check(substitutions)
         self._refuse(refusals(needs))
-        self._check_names()
-        self._check_store()
+        check_names(selinux, needs)
+        check_store(selinux, self.policy, needs.name, self.request.priority)
         ports: Mapping[tuple[str, int, int], str] = {}
         if render(needs) != now and (needs.bind or needs.connect):
-            ports = selinux.policy_ports()
+            if self._rehearsal and "semanage" in selinux.missing_tools():
+                self.warnings.append(f"bind, connect: {PORTS_UNKNOWN}")
+            else:
+                ports = selinux.policy_ports()
         for port in own_ports(needs):
             given = ports.get(port[:3])
             if given not in (None, needs.type("port")):
@@ -184,43 +200,6 @@ class Run:
             raise SelinuxError(
                 f"these needs give more than they ask for: {lines}. Ask for less, or give "
                 "force=true to accept all of it"
-            )
-
-    def _check_names(self) -> None:
-        """Types, classes and permissions that the loaded policy does not know are refused."""
-        needs, selinux = self.request.needs, self.selinux
-        wanted = dict.fromkeys(relied_on(render(needs)), "the policy")
-        wanted.update(needs.types_of_others())
-        ending = ":s0" if selinux.levels() else ""
-        for name, option in sorted(wanted.items()):
-            if not selinux.valid(f"system_u:object_r:{name}{ending}"):
-                known = {word for word in selinux.names() if word.endswith("_t")}
-                close = close_matches(name, known)
-                raise SelinuxError(f"{option}: the loaded policy has no type '{name}'{close}")
-        for need in needs.allow:
-            known = set(selinux.permissions(need.object_class))
-            if not known:
-                raise SelinuxError(f"allow: the kernel has no class '{need.object_class}'")
-            unknown = sorted(set(need.permissions) - known - {"*"})
-            if unknown:
-                close = close_matches(unknown[0], known)
-                raise SelinuxError(
-                    f"allow: class {need.object_class} has no permission '{unknown[0]}'{close}"
-                )
-
-    def _check_store(self) -> None:
-        """A module of that name that would hide this one."""
-        name, priority = self.request.needs.name, self.request.priority
-        higher = [p for p in self.selinux.module_priorities(self.policy, name) if p > priority]
-        if higher:
-            raise SelinuxError(
-                f"priority: a module '{name}' is installed at {higher[-1]}, above {priority}, and "
-                f"would be used instead: 'semodule -X {higher[-1]} -r {name}' removes it"
-            )
-        disabled = f"{self.selinux.store(self.policy)}/modules/disabled/{name}"
-        if self.selinux.host.exists(disabled):
-            raise SelinuxError(
-                f"name: the module '{name}' is disabled: 'semodule -e {name}' enables it"
             )
 
     def _differing(
@@ -376,17 +355,27 @@ def run_on(selinux: Selinux, request: Request, check: bool) -> tuple[dict[str, A
     Raises SelinuxError, HostError or TransactionError; the host is then as it was.
     """
     status = selinux.status()
-    denials: list[dict[str, Any]] | None = None
+    needs = request.needs
+    others: dict[str, Any] = {"denials": None, "restart_needed": False, "processes": []}
     if request.denials_since is not None:
         selinux_denials.start_of(request.denials_since)
     if status.cause:
         result = nothing(status, request.skip_not_applicable)
-        return {**result, "domain": None, "version": None, "forced": [], "denials": None}, []
-    task = Run(selinux, status, request)
+        return {**result, "domain": None, "version": None, "forced": [], **others}, []
+    task = Run(selinux, status, request, rehearsal=check)
     result = task.check() if check else task.execute()
     if request.denials_since is not None:
-        domain = request.needs.domain
-        denials = selinux_denials.read(selinux.host, domain, request.denials_since)
+        denials = selinux_denials.read(selinux.host, needs.domain, request.denials_since)
+        others["denials"] = denials
         if denials is None:
             task.warnings.append("denials_since: the audit log cannot be read; install auditd")
-    return {**result, "denials": denials}, task.warnings
+    if request.present:
+        processes = outside(selinux, needs)
+        others["restart_needed"] = bool(processes)
+        others["processes"] = [process._asdict() for process in processes]
+        if processes:
+            task.warnings.append(
+                f"not confined: {shown(processes)} started outside of {needs.domain} and stay "
+                "there until they are started again"
+            )
+    return {**result, **others}, task.warnings

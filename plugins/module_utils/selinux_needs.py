@@ -34,11 +34,15 @@ SYSTEM_FOLDERS = frozenset(
     ]
 )
 SYSTEM_TREES = [
-    "/boot", "/dev", "/etc/audit", "/etc/gshadow", "/etc/group", "/etc/pam.d", "/etc/passwd",
-    "/etc/security", "/etc/selinux", "/etc/shadow", "/etc/ssh", "/etc/sudoers", "/etc/sudoers.d",
+    "/boot", "/dev", "/etc/audit", "/etc/group", "/etc/group-", "/etc/gshadow", "/etc/gshadow-",
+    "/etc/krb5.keytab", "/etc/pam.d", "/etc/passwd", "/etc/passwd-", "/etc/pki/tls/private",
+    "/etc/profile", "/etc/profile.d", "/etc/security", "/etc/selinux", "/etc/shadow",
+    "/etc/shadow-", "/etc/ssh", "/etc/ssl/private", "/etc/sudoers", "/etc/sudoers.d",
     "/etc/systemd", "/lib/modules", "/proc", "/root/.ssh", "/sys", "/usr/lib/modules",
-    "/usr/lib/systemd", "/var/lib/selinux", "/var/log/audit",
+    "/usr/lib/systemd", "/var/lib/selinux", "/var/log/audit", "/var/spool/cron",
 ]
+# What root runs at times, and what is loaded into every program: with whatever follows the name.
+SYSTEM_NAMES = ("/etc/anacrontab", "/etc/cron.", "/etc/crontab", "/etc/ld.so.")
 PROGRAM_TREES = ("/bin", "/lib", "/lib64", "/sbin", "/usr")
 
 SECRET_TYPES = {
@@ -252,13 +256,21 @@ def _inside(path: str, tree: str) -> bool:
     return path == tree or path.startswith(tree.rstrip("/") + "/")
 
 
+def _system_tree(top: str) -> str | None:
+    """What of the system a path is in, or has below it; None for nothing."""
+    for tree in SYSTEM_TREES:
+        if _inside(top, tree) or _inside(tree, top):
+            return tree
+    return top if top.startswith(SYSTEM_NAMES) else None
+
+
 def _path_refusals(needs: Needs) -> Iterator[Refusal]:
     named = [("executables", target, target) for target in needs.executables]
     named += [("read", need.path, need.target) for need in needs.read]
     named += [("write", need.path, need.target) for need in needs.write]
     for option, path, target in named:
         top, need = stem(target), f"{option} {path}"
-        tree = next((tree for tree in SYSTEM_TREES if _inside(top, tree)), None)
+        tree = _system_tree(top)
         if top in SYSTEM_FOLDERS:
             yield Refusal(need, f"it would take all of {top} away from the rest of the system")
         elif tree:

@@ -82,7 +82,7 @@ class Observed:
     """levels: whether contexts have a range. live: booleans in the kernel.
 
     policy_files: keys and contexts of the policy's own rules. policy_ports: types by range; empty
-    where no port needs them.
+    where no port needs them. ports_known: false where a rehearsal could not read them.
     """
 
     local: Customisations
@@ -90,6 +90,7 @@ class Observed:
     live: Mapping[str, bool]
     policy_files: Mapping[tuple[str, str], Context | None]
     policy_ports: Mapping[tuple[str, int, int], str]
+    ports_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -268,13 +269,16 @@ def _ports(request: Request, observed: Observed, changes: list[Change]) -> tuple
         if given == item.type and not item.range:
             continue  # the policy says so itself
         result[item.key] = rule
-        reason = _port_reason(item, observed.policy_ports)
+        reason = _port_reason(item, observed)
         changes.append(Change(f"port {rule.name}", given, item.type, reason))
     return tuple(result.values())
 
 
-def _port_reason(item: WantedPort, policy: Mapping[tuple[str, int, int], str]) -> str:
+def _port_reason(item: WantedPort, observed: Observed) -> str:
     """Why, and from whom a port is taken."""
+    if not observed.ports_known:
+        return "no local definition says so; what the policy says is not known without semanage"
+    policy = observed.policy_ports
     given = policy.get(item.key)
     if given is not None:
         return (

@@ -15,9 +15,13 @@ from ansible_collections.holdfast.chain.plugins.module_utils.selinux import (
 from ansible_collections.holdfast.chain.plugins.module_utils.selinux_host import Selinux
 from ansible_collections.holdfast.chain.plugins.module_utils.selinux_plan import Observed, Request
 
+PORTS_UNKNOWN = (
+    "semanage is not installed yet: what types the policy gives to ports is not known before it is"
+)
 
-def read(selinux: Selinux, policy: str, request: Request) -> Observed:
-    """The host as it is.
+
+def read(selinux: Selinux, policy: str, request: Request, *, rehearsal: bool = False) -> Observed:
+    """The host as it is. rehearsal: what semanage would tell may be unknown.
 
     Raises SelinuxError for a target, type, user, range or boolean that the policy does not know.
     """
@@ -27,7 +31,8 @@ def read(selinux: Selinux, policy: str, request: Request) -> Observed:
         check(selinux, policy, request, levels)
     local = selinux.customisations(policy)
     stored = {rule.key for rule in local.ports}
-    unknown = request.present and any(item.key not in stored for item in request.ports)
+    needed = request.present and any(item.key not in stored for item in request.ports)
+    known = not (needed and rehearsal and "semanage" in selinux.missing_tools())
     rules = parse_files(selinux.policy_file_contexts(policy))
     live = {name: selinux.boolean(name) for name in request.booleans}
     return Observed(
@@ -35,7 +40,8 @@ def read(selinux: Selinux, policy: str, request: Request) -> Observed:
         levels=levels,
         live={name: value for name, value in live.items() if value is not None},
         policy_files={rule.key: rule.context for rule in rules},
-        policy_ports=selinux.policy_ports() if unknown else {},
+        policy_ports=selinux.policy_ports() if needed and known else {},
+        ports_known=known,
     )
 
 

@@ -111,7 +111,8 @@ options:
     choices: [present, absent]
     default: present
 notes:
-  - Needs C(semanage) (package policycoreutils-python-utils) where something is to change.
+  - Needs C(semanage) (package policycoreutils-python-utils) where something is to change. Check
+    mode does without it; what types the policy gives to ports is then unknown, and it says so.
   - A target that begins with an expression, such as V(/.*\\.key), is installed. Files for it are
     not looked for over the whole system.
 seealso:
@@ -181,6 +182,11 @@ not_applicable:
   description: Why nothing could be done on this host; null where SELinux works.
   returned: success
   type: str
+missing_tools:
+  description: Those of C(semanage) and C(semodule) that are not installed, where SELinux works.
+  returned: success
+  type: list
+  elements: str
 repaired:
   description: What was put back because an earlier run had been cut short.
   returned: success

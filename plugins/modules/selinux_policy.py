@@ -158,7 +158,9 @@ options:
     type: int
     default: 400
   force:
-    description: Whether needs that give more than they ask for are accepted. RV(forced) lists them.
+    description:
+      - Whether needs that give more than they ask for are accepted, and with O(state=absent) that
+        processes lose their domain. RV(forced) lists them.
     type: bool
     default: false
   relabel:
@@ -178,14 +180,18 @@ options:
     choices: [skip, fail]
     default: skip
   state:
-    description: V(absent) labels the files as if the module were not there, and removes it.
+    description:
+      - V(absent) labels the files as if the module were not there, and removes it. While processes
+        run in the domain, it is refused unless O(force) is given.
     type: str
     choices: [present, absent]
     default: present
 notes:
   - Needs C(semodule) (package policycoreutils) where something is to change, and C(semanage) where
-    ports are. O(denials_since) needs C(ausearch) and a running auditd.
-  - A daemon that runs already stays in its domain until it is started again.
+    ports are; check mode does without them. O(denials_since) needs C(ausearch) and a running
+    auditd.
+  - A daemon that runs already stays outside of its domain until it is started again.
+    RV(restart_needed) and a warning say so. An administrator's own run of the program counts too.
 seealso:
   - module: holdfast.chain.selinux_context
 """
@@ -268,10 +274,29 @@ version:
   type: str
   sample: 1f0c9a3be2d4
 forced:
-  description: Needs that give more than they ask for and were accepted, with why.
+  description: What O(force) accepted, with why.
   returned: success
   type: list
   elements: str
+restart_needed:
+  description: Whether processes that run the program were started outside of the domain.
+  returned: success
+  type: bool
+processes:
+  description: Those processes.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    pid:
+      description: Its number.
+      type: int
+    program:
+      description: The program, of a script the script.
+      type: str
+    context:
+      description: The context it runs in.
+      type: str
 denials:
   description: What the domain was denied. Null without O(denials_since), and without an audit log.
   returned: success

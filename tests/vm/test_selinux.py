@@ -42,7 +42,7 @@ VARIABLES = {
     "selinux_bind": ["7070-7071"],
     "selinux_connect": [7070],
     "selinux_read": ["/etc/probe"],
-    "selinux_secrets": ["/etc/probe/key"],
+    "selinux_secrets": ["/etc/probe/key", r"/etc/probe/tls/pending/key\.pem"],
     "selinux_write": ["/var/lib/probe"],
     "selinux_services": ["interpreter"],
     "selinux_denials_since": "boot",
@@ -54,11 +54,16 @@ NEEDS = {
     "executables": ["/opt/probe/bin/probe"],
     "bind": [{"port": "7070-7071"}],
     "connect": [{"port": 7070}],
-    "read": [{"path": "/etc/probe"}, {"path": "/etc/probe/key", "secret": True}],
+    "read": [
+        {"path": "/etc/probe"},
+        {"path": "/etc/probe/key", "secret": True},
+        {"path": r"/etc/probe/tls/pending/key\.pem", "secret": True},
+    ],
     "write": ["/var/lib/probe"],
     "services": ["interpreter"],
     "credentials": True,
 }
+IDENTITY = {"directory": "/etc/probe/tls", "common_name": "probe", "dns": ["probe.example"]}
 CONFINED = {
     "domain": "probe_t",
     "read its key": "key\n",
@@ -93,6 +98,7 @@ def customised(machine: Guest) -> str:
 def test_a_daemon_is_confined_and_stays_so(machine: Guest) -> None:
     """It can do what was declared, nothing else, also after a reboot; and the denials are found."""
     machine.sh(INSTALL, text=DAEMON.read_text())
+    machine.sh("systemctl start probe")  # before there is a policy
     places = ("/opt/probe", "/etc/probe", "/var/lib/probe")
     before = labels(machine, *places)
     record(machine)
@@ -105,23 +111,38 @@ def test_a_daemon_is_confined_and_stays_so(machine: Guest) -> None:
     assert now["/opt/probe/bin/probe"] == "probe_exec_t"
     assert now["/etc/probe/key"] == "probe_key_t"
     assert now["/etc/probe/token"] == "probe_conf_t"
-    machine.sh("systemctl start probe")
+    policy = "holdfast.chain.selinux_policy"
+    found = machine.module(policy, NEEDS)
+    assert (found["changed"], found["restart_needed"]) == (False, True), found["changes"]
+    assert [item["program"] for item in found["processes"]] == ["/opt/probe/bin/probe"]
+    machine.sh("systemctl restart probe")
     assert ask(machine) == CONFINED
+
+    # A key that is made later is as secret as those that were there.
+    assert machine.module("holdfast.chain.mtls_request", IDENTITY)["changed"]
+    pending = labels(machine, "/etc/probe/tls/pending")
+    assert pending["/etc/probe/tls/pending/key.pem"] == "probe_key_t"
+    assert pending["/etc/probe/tls/pending/request.pem"] == "probe_conf_t"
 
     machine.reboot()
     assert machine.sh("systemctl list-units --failed --plain --no-legend") == ""
     assert machine.sh("getenforce") == "Enforcing"
     assert ask(machine) == CONFINED
 
-    found = machine.module("holdfast.chain.selinux_policy", {**NEEDS, "denials_since": "boot"})
-    assert found["changed"] is False, found["changes"]
+    found = machine.module(policy, {**NEEDS, "denials_since": "boot"})
+    assert (found["changed"], found["restart_needed"]) == (False, False), found["changes"]
     denied = {(item["class"], *item["permissions"], item["port"]) for item in found["denials"]}
     assert ("tcp_socket", "name_bind", 7072) in denied
     assert ("tcp_socket", "name_connect", 22) in denied
     assert {"bind: tcp/7072", "connect: tcp/22"} <= {item["need"] for item in found["denials"]}
     assert {item["source"] for item in found["denials"]} == {"probe_t"}
 
-    machine.sh("systemctl stop probe")
+    refused = machine.module(policy, {"name": "probe", "state": "absent"})
+    assert refused["failed"]
+    assert "run in probe_t" in refused["msg"]
+    assert ask(machine) == CONFINED
+
+    machine.sh("systemctl stop probe; rm -r /etc/probe/tls")
     assert machine.play(ABSENT)["changed"] == 1
     assert labels(machine, *places) == {**before, "/var/lib/probe/data": "var_lib_t"}
     assert machine.sh("semodule --list=full | grep probe || :") == ""

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-from ansible_collections.holdfast.chain.plugins.module_utils.hostfs import Host
+from ansible_collections.holdfast.chain.plugins.module_utils.hostfs import Host, HostError
 from ansible_collections.holdfast.chain.plugins.module_utils.selinux import (
     FILE_TYPES,
     Context,
@@ -93,6 +93,7 @@ class FakeSelinux(Selinux):
         self.told: list[list[str]] = []
         self.fails: dict[str, str] = {}
         self.kernel_refuses = False
+        self.missing: list[str] = []
 
     # -- the kernel --------------------------------------------------------------------------------
 
@@ -172,7 +173,12 @@ class FakeSelinux(Selinux):
 
     # -- tools -------------------------------------------------------------------------------------
 
+    def missing_tools(self) -> list[str]:
+        return self.missing
+
     def tool(self, command: Sequence[str], text: str | None = None) -> str:
+        if command[0] in self.missing:
+            raise HostError(f"{command[0]}: not found")
         self.told.append(list(command))
         self.before(" ".join(command[:2]))
         for name, said in self.fails.items():

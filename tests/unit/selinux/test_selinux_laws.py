@@ -160,6 +160,8 @@ def test_a_plan_after_the_plan_is_empty(  # noqa: PLR0917 -- the parts of a requ
         ("/opt/releases?/x", "/opt"),
         ("/opt/(a|b)", "/opt"),
         (r"/.*\.key", "/"),
+        (r"/opt/\w/x", "/opt"),
+        (r"/opt/x\d", "/opt"),
         ("/opt/x.*", "/opt"),
     ],
 )

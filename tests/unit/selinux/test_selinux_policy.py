@@ -199,6 +199,30 @@ REFUSED = [
     ({"read": (PathNeed("/etc/.*"),)}, "it would take all of /etc away"),
     ({"read": (PathNeed("/etc/shadow"),)}, "belongs to the system"),
     ({"read": (PathNeed("/etc/ssh/ssh_host_rsa_key"),)}, "belongs to the system"),
+    *(
+        ({option: (PathNeed(path),)}, "belongs to the system")
+        for option in ("read", "write")
+        for path in (
+            "/etc/shadow-",
+            "/etc/gshadow-",
+            "/etc/passwd-",
+            "/etc/group-",
+            "/etc/crontab",
+            r"/etc/cron\.d",
+            r"/etc/cron\.daily/x",
+            r"/etc/ld\.so\.preload",
+            r"/etc/ld\.so\.conf\.d/x\.conf",
+            r"/etc/profile\.d/x\.sh",
+            "/etc/ssl/private",
+            "/etc/ssl",
+            "/etc/pki/tls/private/x",
+            "/etc/pki",
+            r"/etc/krb5\.keytab",
+            "/var/spool/cron/crontabs",
+        )
+    ),
+    ({"read": (PathNeed("/etc/cron.d"),)}, "it would take all of /etc away"),
+    ({"read": (PathNeed(r"/etc/\w\w\w\w\w\w"),)}, "it would take all of /etc away"),
     ({"write": (PathNeed("/usr/local/share/x"),)}, "programs of the system"),
     ({"write": (PathNeed("/opt/x"),)}, "it could replace its own program"),
     ({"bind": (PortNeed("tcp", 80, 80, "port_t"),)}, "every port that has no other type"),
@@ -229,6 +253,8 @@ def test_needs_that_give_more_are_refused_with_the_reason(
 def test_the_node_s_own_needs_are_not_refused() -> None:
     assert refusals(NEEDS) == []
     assert refusals(with_(capabilities=("net_bind_service",), credentials=True)) == []
+    beside = ("/etc/chrony", "/etc/cronus", "/etc/groups", "/etc/profiles", "/etc/sshguard")
+    assert refusals(with_(read=tuple(map(PathNeed, beside)))) == []
 
 
 @pytest.mark.parametrize(
