@@ -109,6 +109,17 @@ def trusted_issuers(
 
 
 @dataclass(frozen=True)
+class Issuers:
+    """Whose lists count on a host, as trusted_issuers() has them.
+
+    known: below the roots that are trusted now or soon. lasting: without those whose root is going.
+    """
+
+    known: Sequence[x509.Certificate]
+    lasting: Sequence[x509.Certificate]
+
+
+@dataclass(frozen=True)
 class PublishPlan:
     """plan: what changes. crls: all lists that are to be there; write: whether to write them."""
 
@@ -120,28 +131,28 @@ class PublishPlan:
 def plan_publish(
     present: Published,
     given: Sequence[x509.CertificateRevocationList],
-    issuers: Sequence[x509.Certificate],
+    issuers: Issuers,
     identity: Identity,
     *,
     owner: tuple[Account, Account],
     moment: datetime.datetime,
 ) -> PublishPlan:
-    """What mtls_crl has to do on a host; issuers: trusted_issuers(). Reads owners' numbers only.
+    """What mtls_crl has to do on a host. Reads owners' numbers only.
 
     Lists that are there and of another CA than the given ones stay, as long as their CA is trusted:
     a list by a root comes on another way than those of the issuing CAs.
 
     Raises RefusedError with everything that is wrong with the given lists.
     """
-    problems = [fault for crl in given for fault in crl_problems(crl, issuers, moment)]
-    problems += _set_problems(given, present, identity, issuers)
+    problems = [fault for crl in given for fault in crl_problems(crl, issuers.known, moment)]
+    problems += _set_problems(given, present, identity, issuers.lasting)
     if problems:
         raise RefusedError(problems)
     kept = [
         crl
         for crl in present.crls
         if not any(same_issuer(crl, one) for one in given)
-        and any(is_from(crl, issuer) for issuer in issuers)
+        and any(is_from(crl, issuer) for issuer in issuers.known)
     ]
     wanted = [*given, *kept]
     digests = [digest_of(crl) for crl in wanted]
@@ -164,7 +175,7 @@ def _set_problems(
     given: Sequence[x509.CertificateRevocationList],
     present: Published,
     identity: Identity,
-    issuers: Sequence[x509.Certificate],
+    lasting: Sequence[x509.Certificate],
 ) -> list[tuple[str, str]]:
     """Lists that are older than what is there, and the one that is missing.
 
@@ -188,7 +199,7 @@ def _set_problems(
     current = identity.current
     if current is not None and current.intermediates:
         issuer = current.intermediates[0]
-        if issuer in issuers and not any(is_from(crl, issuer) for crl in given):
+        if issuer in lasting and not any(is_from(crl, issuer) for crl in given):
             text = (
                 f"crl: no list of '{issuer.subject.rfc4514_string()}', which issued the "
                 "certificate in use here: whoever checks would refuse all of its certificates"

@@ -90,12 +90,14 @@ options:
   issuers:
     description:
       - Issuing certificates in PEM, to check the lists with. Each must lead to a trusted root.
-      - Those in the chain of the identity are known anyway.
+      - Those in the chains of the identity and of the one before it are known anyway.
     type: str
   trusted_roots:
     description:
-      - Roots to check with, each pinned by its SHA-256.
-      - Default are those of the identity in use, C(current/ca.pem).
+      - Roots to check with, each pinned by its SHA-256, beside those of the identity in use,
+        C(current/ca.pem).
+      - During a rollover, a host that does not trust the new root yet gets the lists of both CAs
+        with it.
     type: list
     elements: dict
     suboptions:
@@ -263,6 +265,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.holdfast.chain.plugins.module_utils.identity import read_identity
 from ansible_collections.holdfast.chain.plugins.module_utils.identity_crl import (
+    Issuers,
     apply_publish,
     plan_publish,
     read_published,
@@ -338,15 +341,20 @@ def install(module: AnsibleModule) -> dict[str, Any]:
     params, moment = module.params, now()
     directory, owner = Path(params["directory"]), (params["owner"], params["group"])
     identity, present = read_identity(directory), read_published(directory)
-    roots = load_trusted_roots(params["trusted_roots"])
-    current = identity.current
-    if not roots and current is None:
+    told = load_trusted_roots(params["trusted_roots"])
+    own = list(identity.current.roots) if identity.current else []
+    if not told and not own:
         text = f"trusted_roots: needed, since {directory} has no identity in use with roots in it"
         raise RefusedError([("no_identity", identity.fault or text)])
-    candidates = list(current.intermediates) if current else []
+    # Those of the generation before as well: after a rollover's reissue it is from the old CA,
+    # whose list counts until its root is gone from here.
+    candidates = [one for each in identity.generations() for one in each.intermediates]
     if params["issuers"]:
         candidates += load_certificates(params["issuers"], "issuers")
-    issuers = trusted_issuers(roots or list(current.roots), candidates)
+    issuers = Issuers(
+        known=trusted_issuers([*told, *(root for root in own if root not in told)], candidates),
+        lasting=trusted_issuers(told or own, candidates),
+    )
     given = load_crls(params["crl"], "crl")
     planned = plan_publish(present, given, issuers, identity, owner=owner, moment=moment)
     if planned.plan and not module.check_mode:

@@ -74,6 +74,20 @@ def test_check_apply_apply_check(host: Any, tmp_path: Path, snapshot: Callable[.
     assert not host.request()["changed"]
 
 
+def test_lists_of_another_authority_may_come_before_its_roots(ready: Any, other_pki: Any) -> None:
+    """As where site.yml gives hosts another one: no list is missed of the CA whose root is going.
+
+    Its list stays nevertheless, as long as its root is trusted.
+    """
+    another = made(ready, 5, issuer=other_pki.intermediate, key=other_pki.intermediate_key)
+    root = {"certificate": to_pem(other_pki.root), "fingerprint": fingerprint(other_pki.root)}
+    told = {"issuers": to_pem(other_pki.intermediate), "trusted_roots": [root]}
+    published = ready.publish(to_pem(another), **told)
+    assert not published.failed, published.text
+    assert [crl["number"] for crl in published["crls"]] == [5, 100]
+    assert not ready.publish(to_pem(another), **told)["changed"]
+
+
 def test_facts_tell_the_age(ready: Any) -> None:
     (facts,) = ready.publish(to_pem(made(ready, 101, 0xABC)))["crls"]
     assert facts["revoked"] == ["abc"]

@@ -5,15 +5,22 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.holdfast.chain.plugins.module_utils.x509 import load_certificates
+from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
+    load_certificates,
+    now,
+    to_pem,
+)
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_crl import make_crl
 from ansible_collections.holdfast.chain.plugins.modules import mtls_ca
 
+DAY = datetime.timedelta(days=1)
 NEW_PASSPHRASE = "tragic mule capacitor"
 
 
@@ -232,6 +239,79 @@ def test_each_ca_has_its_list_and_revokes_its_own(ready: Any) -> None:
     dropped = ready.roll("drop_old")
     assert dropped["phase"] == "single"
     last = ready.crl()
+    assert [crl["issuer"] for crl in last["crls"]] == ["CN=Demo Issuing CA G2"]
+
+
+def test_a_revocation_reaches_a_host_that_phase_1_has_not(ready: Any, other_pki: Any) -> None:
+    """The lists are of both CAs; the host trusts the old root alone, and is told of the new one."""
+    serial = ready.request()["current"]["serial"]
+    ready.roll("trust_both")
+    lists = ready.crl(revoke=[{"name": "v1", "reason": "superseded"}])
+    told = {"issuers": lists["issuers"], "trusted_roots": lists["trusted_roots"]}
+    checked = ready.publish(lists["crl"], check=True, **told)
+    published = ready.publish(lists["crl"], **told)
+    assert published["changed"], published.text
+    assert checked["changes"] == published["changes"]
+    assert {crl["issuer"]: crl["revoked"] for crl in published["crls"]} == {
+        "CN=Demo Issuing CA": [serial],
+        "CN=Demo Issuing CA G2": [],
+    }
+    assert not ready.publish(lists["crl"], **told)["changed"]
+    asked = ready.request()
+    assert asked["reasons"] == ["revoked"]
+    assert asked["current"]["root_sha256"] == [ready.fingerprint]
+    stranger = make_crl(
+        other_pki.intermediate, other_pki.intermediate_key, [], 9, (now() - DAY, now() + DAY)
+    )
+    refused = ready.publish(lists["crl"] + to_pem(stranger), **told)
+    assert _reasons(refused) == ["crl_issuer_unknown"]
+
+
+def test_the_old_list_stays_on_a_host_that_phase_3_has_not(ready: Any) -> None:
+    """The CA has its own list alone then; the host still trusts the old root, so needs both."""
+
+    def revoked(result: Any) -> dict[str, list[str]]:
+        return {crl["issuer"]: crl["revoked"] for crl in result["crls"]}
+
+    both = ready.roll("trust_both")["trusted_roots"]
+    ready.trust(both)
+    old = ready.request()["current"]["serial"]
+    phase = ready.roll("reissue")
+    signed = ready.sign(ready.request(root_fingerprint=phase["root_fingerprint"])["request"])
+    issued = signed["certificates"]["v1"]
+    ready.install(
+        issued["certificate"],
+        chain=issued["chain"],
+        root_certificate=None,
+        root_fingerprint=phase["root_fingerprint"],
+        trusted_roots=signed["trusted_roots"],
+    )
+    lists = ready.crl(revoke=[{"serial": old, "reason": "key_compromise"}])
+    assert not ready.publish(lists["crl"], issuers=lists["issuers"]).failed
+    ready.roll("drop_old")
+    lists = ready.crl(revoke=[{"name": "v1", "reason": "superseded"}])
+    assert [crl["issuer"] for crl in lists["crls"]] == ["CN=Demo Issuing CA G2"]
+    told = {"issuers": lists["issuers"], "trusted_roots": lists["trusted_roots"]}
+    published = ready.publish(lists["crl"], **told)
+    assert published["changed"], published.text
+    assert revoked(published) == {
+        "CN=Demo Issuing CA G2": [issued["serial"]],
+        "CN=Demo Issuing CA": [old],
+    }
+    for given in (told, {}):
+        assert not ready.publish(lists["crl"], **given)["changed"]
+    # Once the old root is gone, so is its list.
+    request = ready.request(force=True, root_fingerprint=phase["root_fingerprint"])["request"]
+    signed = ready.sign(request)
+    issued = signed["certificates"]["v1"]
+    ready.install(
+        issued["certificate"],
+        chain=issued["chain"],
+        root_certificate=None,
+        root_fingerprint=phase["root_fingerprint"],
+        trusted_roots=signed["trusted_roots"],
+    )
+    last = ready.publish(lists["crl"], **told)
     assert [crl["issuer"] for crl in last["crls"]] == ["CN=Demo Issuing CA G2"]
 
 
