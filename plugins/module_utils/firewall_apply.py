@@ -11,11 +11,12 @@ switching the host off and on ends an unconfirmed change as well.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import sys
 import time
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 from ansible_collections.holdfast.chain.plugins.module_utils import firewall_program as program
 from ansible_collections.holdfast.chain.plugins.module_utils.files import locked
@@ -38,12 +39,15 @@ from ansible_collections.holdfast.chain.plugins.module_utils.firewall_plan impor
     plan,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_read import (
+    FIREWALLD_UNDO,
     GUARD,
     POLICY_FILE,
     RECORD,
+    RUNLEVEL,
     FirewallHost,
     Observed,
     connection,
+    gates,
     read,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_render import policy, table
@@ -51,13 +55,16 @@ from ansible_collections.holdfast.chain.plugins.module_utils.hostfs import HostE
 from ansible_collections.holdfast.chain.plugins.module_utils.plan import Change, Plan
 from ansible_collections.holdfast.chain.plugins.module_utils.transaction import TransactionError
 
-UNDO = program.STATE + "/undo"
 _LOCKED = "/var/lib"
 EMPTY = Profile((), (), None, (), False)
 
 
 class NotProvedError(Exception):
     """Something is not as it was set."""
+
+
+class OvertakenError(Exception):
+    """The host has undone the change while it was being made."""
 
 
 class Run:
@@ -69,23 +76,25 @@ class Run:
         self.firewall = program.Firewall(host.root, host.feed)
         self.warnings: list[str] = []
         self._step = "read the host"
+        self._armed = False
 
     def check(self) -> dict[str, Any]:
         """What a run would do. Nothing is touched."""
         pending = self.firewall.pending()
         seen = read(self.host, self.request.profile)
         if pending is not None:
-            seen = as_after_undo(seen, pending)
+            seen = as_after_undo(self.host, seen, pending)
         planned = plan(self.request, seen)
         self._refuse(planned)
         if seen.nft and planned.table:
             self._must(["nft", "-c", "-f", "-"], planned.table)
-        return self._result(repairs(pending), seen, planned)
+        return self._result(repairs(self.host, pending), seen, planned)
 
     def execute(self) -> dict[str, Any]:
         """Repair, read, plan, apply, prove."""
         with locked(self.host.path(_LOCKED)):
             pending = self.firewall.pending()
+            repaired = repairs(self.host, pending)
             if pending is not None:
                 _undone, failed = self.firewall.undo()
                 self.warnings += [f"an unconfirmed change: not undone: {item}" for item in failed]
@@ -95,7 +104,7 @@ class Run:
             self._programs_there(seen, planned)
             if planned.table:
                 self._must(["nft", "-c", "-f", "-"], planned.table)
-            result = self._result(repairs(pending), seen, planned)
+            result = self._result(repaired, seen, planned)
             if planned.plan:
                 result.update(self._apply(seen, planned))
             elif not self.request.present:
@@ -131,13 +140,15 @@ class Run:
         pending = pending_of(self.host, self.request, seen, planned)
         try:
             self._arm(pending, confirm)
-            self._change(seen, planned)
+            self._change(pending, seen, planned)
             after = read(self.host, self.request.profile)
             self._prove(planned, after)
             if not confirm:
                 self._finish(pending)
         except BaseException as error:
-            undone, failed = self.firewall.undo(pending["token"])
+            # Also what this run did after the host had undone the change.
+            change = pending if self._armed else None
+            undone, failed = self.firewall.undo(pending["token"], change)
             self._stop_timer(pending)
             self._tidy()
             if isinstance(error, Exception):
@@ -145,7 +156,7 @@ class Run:
             raise
         return {
             "pending": confirm,
-            "gates": _gates(self.request.profile, after),
+            "gates": gates(self.request.profile, after),
         }
 
     def _arm(self, pending: Mapping[str, Any], confirm: bool) -> None:
@@ -155,12 +166,13 @@ class Run:
         state.mkdir(mode=0o700, exist_ok=True)
         self.host.path(program.UNDONE).unlink(missing_ok=True)
         undo = self.request.programs[program.PROGRAM]
-        program.replace(self.host.path(UNDO), undo.encode(), 0o700)
+        program.replace(self.host.path(program.UNDO), undo.encode(), 0o700)
         text = json.dumps(pending).encode("ascii")
         program.replace(self.host.path(program.PENDING), text, 0o600)
+        self._armed = True
         if not confirm:
             return
-        command = [sys.executable, "-I", UNDO, "undo", pending["token"]]
+        command = [sys.executable, "-I", program.UNDO, "undo", pending["token"]]
         if self.host.systemd_runs():
             unit = [f"--unit={timer(pending)}", f"--on-active={pending['within']}s"]
             exact = ["--timer-property=AccuracySec=100ms", "--collect", "--quiet"]
@@ -168,10 +180,25 @@ class Run:
         else:
             self.host.leave([*command, "--after", str(pending["within"])])
 
-    def _change(self, seen: Observed, planned: Planned) -> None:
-        for name, text in planned.now.items():
-            self._step = f"write {name}"
-            self._put(name, text, mode(self.host, name))
+    @contextlib.contextmanager
+    def _still_pending(self, pending: Mapping[str, Any], lock: str = program.RUN) -> Iterator[None]:
+        """Keep the host from undoing the change meanwhile; OvertakenError if it has done so."""
+        with self.firewall.locked(lock):
+            noted = self.firewall.pending()
+            if noted is None or noted["token"] != pending["token"] or noted["undoing"]:
+                raise OvertakenError(
+                    f"the host has undone the change: it took longer than confirm_within = "
+                    f"{pending['within']} s; run again with more of them, 60 at most"
+                )
+            yield
+
+    def _change(self, pending: Mapping[str, Any], seen: Observed, planned: Planned) -> None:
+        with self._still_pending(pending, program.STATE):  # the other lock is for guards to take
+            self._stop_guards(planned)
+        with self._still_pending(pending):
+            for name, text in planned.now.items():
+                self._step = f"write {name}"
+                self._put(name, text, mode(self.host, name))
         if any("/systemd/" in name for name in planned.now):
             self._command(["systemctl", "daemon-reload"])
         if POLICY_FILE in planned.now and seen.firewalld != "absent":
@@ -184,7 +211,7 @@ class Run:
                 "gone"
             )
             self._command(["firewall-cmd", "--reload"])
-        with self.firewall.locked():
+        with self._still_pending(pending):
             if self.request.present:
                 self._step = "mark gates"
                 self.firewall.mark(planned.opening, planned.closing)
@@ -197,21 +224,28 @@ class Run:
                 fault = self.firewall.sync()
                 if fault:
                     raise OSError(fault)
-        self._guards(planned)
-        self._step = f"write {RECORD}"
-        self._record()
+        with self._still_pending(pending, program.STATE):
+            self._start_guards(planned)
+        with self._still_pending(pending):
+            self._step = f"write {RECORD}"
+            self._record()
 
-    def _guards(self, planned: Planned) -> None:
-        """OpenRC's own services for gates."""
+    def _stop_guards(self, planned: Planned) -> None:
+        """End OpenRC's own services for gates while there is all that they need to end."""
         for name, text in planned.now.items():
-            if name.startswith(GUARD):
+            if name.startswith(GUARD) and self.host.exists(name):
                 service = posixpath.basename(name)
-                if text is None:
-                    self._command(["rc-service", "--ifexists", service, "stop"])
+                self._command(["rc-service", service, "stop"])
+                if text is None and self.host.is_link(f"{RUNLEVEL}/{service}"):
                     self._command(["rc-update", "del", service, "default"])
-                else:
-                    self._command(["rc-update", "add", service, "default"])
-                    self._command(["rc-service", service, "restart"])
+
+    def _start_guards(self, planned: Planned) -> None:
+        """Let OpenRC's own services for gates follow theirs."""
+        for name, text in planned.now.items():
+            if name.startswith(GUARD) and text is not None:
+                service = posixpath.basename(name)
+                self._command(["rc-update", "add", service, "default"])
+                self._command(["rc-service", service, "restart"])
 
     def _record(self) -> None:
         """What the programs list after this profile was loaded: how the next run knows it again."""
@@ -263,7 +297,7 @@ class Run:
         """Without rules there is no use for what they needed."""
         self.host.path(program.UNDONE).unlink(missing_ok=True)
         if not self.host.exists(RECORD) and self.firewall.pending() is None:
-            self.host.path(UNDO).unlink(missing_ok=True)
+            self.host.path(program.UNDO).unlink(missing_ok=True)
             for name in (program.GATES, program.TABLE_FILE, RECORD):
                 program.remove_empty(self.host.path(posixpath.dirname(name)))
 
@@ -303,6 +337,13 @@ class Run:
                     f"the change was undone at {when}, since nobody had confirmed it; make sure "
                     "that the controller's networks are in management_networks, and run again"
                 )
+            if pending["boot_id"] != self.host.boot_id():
+                _undone, failed = self.firewall.undo(pending["token"])
+                left = f"; not undone: {'; '.join(failed)}" if failed else ""
+                raise HostError(
+                    "the host was started anew before the change was confirmed, which drops it; "
+                    f"the rest of it was undone{left}: run again"
+                )
             came = connection(self.host)
             if came is not None and came.text == pending["connection"]:
                 raise HostError(
@@ -310,7 +351,7 @@ class Run:
                     "confirm over a new one, after 'meta: reset_connection'"
                 )
             with self.firewall.locked():
-                if self.firewall.pending() != pending:
+                if pending["undoing"] or self.firewall.pending() != pending:
                     raise HostError(
                         "the change has just been undone: nobody had confirmed it in time"
                     )
@@ -329,6 +370,7 @@ class Run:
                         entry["path"], "unconfirmed", "confirmed", "it decides about the next boot"
                     )
                     for entry in pending["boot"]
+                    if entry["path"] != FIREWALLD_UNDO
                 ).result(),
                 "pending": False,
             }
@@ -339,21 +381,8 @@ class Run:
         result["repaired"] = [change.target for change in repaired]
         result["pending"] = False
         result["confirm_within"] = self.request.confirm_within
-        result["gates"] = _gates(self.request.profile, seen)
+        result["gates"] = gates(self.request.profile, seen)
         return result
-
-
-def _gates(wanted: Profile, seen: Observed) -> dict[str, Any]:
-    """What is known of each gate."""
-    return {
-        gate.name: {
-            "service": gate.service,
-            "running": seen.running[gate.name],
-            "open": seen.open[gate.name],
-            "reason": seen.faults[gate.name],
-        }
-        for gate in wanted.gates
-    }
 
 
 def run(

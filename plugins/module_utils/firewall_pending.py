@@ -19,12 +19,14 @@ from ansible_collections.holdfast.chain.plugins.module_utils import firewall_pro
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_plan import (
     Planned,
     Request,
+    digest,
     mode_of,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_read import (
     DROPIN,
     GUARD,
     RECORD,
+    RUNLEVEL,
     FirewallHost,
     Observed,
     connection,
@@ -44,7 +46,9 @@ def pending_of(
 ) -> dict[str, Any]:
     """All that undoing and finishing a change need; a token names it."""
     came = connection(host)
-    names = [*planned.now, *planned.boot, RECORD]
+    guards = [posixpath.basename(name) for name in planned.now if name.startswith(GUARD)]
+    links = [f"{RUNLEVEL}/{guard}" for guard in guards]
+    names = list(dict.fromkeys([*planned.now, *planned.boot, *links, RECORD]))
     commands = []
     openrc = host.init_system() == "openrc"
     for service in planned.enable:
@@ -58,16 +62,20 @@ def pending_of(
         commands.append(["systemctl", "stop", "firewalld.service"])
     elif planned.reload_firewalld:
         commands.append(["firewall-cmd", "--reload"])
+    commands += [["rc-service", guard, "start"] for guard in guards if runs(host, guard)]
     return {
         "token": secrets.token_hex(8),
+        "boot_id": host.boot_id(),
+        "undoing": False,
         "present": request.present,
         "connection": came.text if came else None,
         "within": request.confirm_within,
         "loads": planned.table is not None,
         "live": seen.live_table,
         "seen": {name: getattr(seen, name) for name in _BACK_AFTER_UNDO},
-        "files": [{"path": name, "before": describe(host, name)} for name in names],
+        "files": [_entry(host, planned, name) for name in names],
         "directories": _missing_directories(host, names),
+        "undo_first": [["rc-service", "--ifexists", guard, "stop"] for guard in guards],
         "undo_commands": commands,
         "boot": [
             {"path": name, "content": text, "mode": mode(host, name)}
@@ -80,6 +88,21 @@ def pending_of(
             for service in planned.enable
         ],
     }
+
+
+def _entry(host: FirewallHost, planned: Planned, name: str) -> dict[str, Any]:
+    """A file: what it was before, and for those that others may edit what the change writes."""
+    entry = {"path": name, "before": describe(host, name)}
+    texts = [files[name] for files in (planned.now, planned.boot) if name in files]
+    if texts:
+        entry["wrote"] = [None if text is None else digest(text) for text in texts]
+    return entry
+
+
+def runs(host: FirewallHost, guard: str) -> bool:
+    """Whether OpenRC runs the guard of a gate."""
+    script = posixpath.join(posixpath.dirname(GUARD), guard)
+    return host.exists(script) and host.run(["rc-service", guard, "status"])[0] == 0
 
 
 def mode(host: FirewallHost, name: str) -> int:
@@ -105,7 +128,7 @@ def timer(pending: Mapping[str, Any]) -> str:
     return f"holdfast-firewall-undo-{pending['token']}"
 
 
-def repairs(pending: Mapping[str, Any] | None) -> Plan:
+def repairs(host: FirewallHost, pending: Mapping[str, Any] | None) -> Plan:
     """What undoing an earlier, unconfirmed change is."""
     if pending is None:
         return Plan()
@@ -118,17 +141,24 @@ def repairs(pending: Mapping[str, Any] | None) -> Plan:
             why,
         )
         for entry in pending["files"]
+        if not program.is_foreign(host.path(entry["path"]), entry)
     )
 
 
-def as_after_undo(seen: Observed, pending: Mapping[str, Any]) -> Observed:
+def as_after_undo(host: FirewallHost, seen: Observed, pending: Mapping[str, Any]) -> Observed:
     """What there will be once a pending change is taken back."""
-    texts = {entry["path"]: text_before(entry) for entry in pending["files"]}
+    texts = {
+        entry["path"]: text_before(entry)
+        for entry in pending["files"]
+        if not program.is_foreign(host.path(entry["path"]), entry)
+    }
     files = {name: texts.get(name, text) for name, text in seen.files.items()}
     files.update((name, text) for name, text in texts.items() if text and _found_by_name(name))
+    former = json.loads(files.get(program.GATES) or '{"gates": {}}')["gates"]
     return dataclasses.replace(
         seen,
         files=dict(sorted(files.items())),
+        open={gate: is_open and gate in former for gate, is_open in seen.open.items()},
         live_table=pending["live"] if pending["loads"] else seen.live_table,
         record=json.loads(texts.get(RECORD) or "{}"),
         **pending["seen"],

@@ -22,6 +22,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.firewall_program im
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_read import (
     FIREWALLD_DROPIN,
+    FIREWALLD_UNDO,
     GUARD,
     POLICY_FILE,
     Observed,
@@ -116,6 +117,10 @@ def plan(request: Request, seen: Observed) -> Planned:
             continue
         (boot if name in _boot_names(seen) else now)[name] = after
         changes.append(Change(name, _shown(name, before), _shown(name, after), _why(before, after)))
+    if POLICY_FILE in now:  # the undo comes before what it takes back, and goes after it is kept
+        interpreter = request.programs[PROGRAM].partition("\n")[0][len("#!") :]
+        now = {FIREWALLD_UNDO: render.firewalld_undo(interpreter), **now}
+        boot[FIREWALLD_UNDO] = None
     load = None
     fits = _as_recorded(seen.record.get("table"), table, seen.live_table)
     if request.present and not fits:

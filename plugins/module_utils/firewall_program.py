@@ -4,7 +4,8 @@
 """What a host does by itself for its firewall: gates that follow a service, and the undo.
 
 The module installs this very file as a program, so it stands on the standard library alone.
-Services call ``open`` and ``close``; a timer calls ``undo`` for a change that nobody confirmed.
+Services call ``open`` and ``close``; a timer calls ``undo`` for a change that nobody confirmed, and
+firewalld ``boot`` before it starts.
 
 A gate is open while ``/run/holdfast-firewall/<gate>.nft`` exists. The rules include these files, so
 that a gate stays open when the rules are loaded again, and is closed after a boot.
@@ -15,7 +16,9 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -26,7 +29,7 @@ import sys
 import syslog
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Tuple
 
 PROGRAM = "/usr/local/sbin/holdfast-firewall"
 GATES = "/etc/holdfast-firewall/gates.json"
@@ -34,6 +37,8 @@ RUN = "/run/holdfast-firewall"
 STATE = "/var/lib/holdfast-firewall"
 PENDING = STATE + "/pending.json"
 UNDONE = STATE + "/undone.json"
+UNDO = STATE + "/undo"  # this program, as long as there is something to undo
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 TABLE = "inet holdfast"
 TABLE_FILE = "/etc/nftables.d/holdfast.nft"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -41,6 +46,7 @@ _CHECK_SECONDS = 10  # for one try of a check
 _PAUSES = (0.1, 0.2, 0.5, 1, 2, 5)  # between tries; the last one for ever
 
 Runner = Callable[..., "tuple[int, str, str]"]
+Step = Tuple[str, Callable[[], Optional[str]]]
 
 
 def run(command: Sequence[str], text: str | None = None, timeout: float = 60) -> Any:
@@ -82,10 +88,10 @@ class Firewall:
         return Path(self._root + name)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, name: str = RUN) -> Iterator[None]:
         """One at a time: services start and stop when they like."""
-        directory = self.path(RUN)
-        directory.mkdir(mode=0o755, exist_ok=True)
+        directory = self.path(name)
+        directory.mkdir(mode=0o755 if name == RUN else 0o700, exist_ok=True)
         handle = os.open(str(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -210,18 +216,22 @@ class Firewall:
     def guard(self, gate: str) -> None:
         """Follow a service for ever, where no service manager says when it comes and goes."""
         while True:
-            pid = self._main_pid(self.gates()[gate]["service"])
+            service = self.gates()[gate]["service"]
+            pid = self._main_pid(service)
             if pid is None:
                 time.sleep(0.5)  # OpenRC has no event for it
                 continue
             try:
-                process = os.pidfd_open(pid)
+                process = pidfd(pid)
             except ProcessLookupError:
                 continue
             self.open_gate(gate)
-            with contextlib.suppress(OSError):
+            if process is None:
+                while self._main_pid(service) == pid:
+                    time.sleep(0.5)
+            else:
                 select.select([process], [], [])
-            os.close(process)
+                os.close(process)
             self.close_gate(gate)
 
     def _main_pid(self, service: str) -> int | None:
@@ -245,41 +255,78 @@ class Firewall:
         except FileNotFoundError:
             return None
 
-    def undo(self, token: str | None = None) -> tuple[list[str], list[str]]:
+    def undo(
+        self, token: str | None = None, change: Mapping[str, Any] | None = None
+    ) -> tuple[list[str], list[str]]:
         """Put back what was before the pending change: what was undone, and what could not be.
 
-        token: of the change that is meant; another one, or none, needs nothing. The live rules come
-        early, since they may be what keeps people out.
+        token: of the change that is meant; another one, or none, needs nothing. change: one that is
+        taken back even if it is not pending any more. The live rules come early, since they may be
+        what keeps people out.
+        """
+        if not self.path(STATE).is_dir():
+            return [], []
+        with self.locked(STATE):  # one undo at a time, from its first step to its last
+            return self._undo(token, change)
+
+    def _undo(
+        self, token: str | None, change: Mapping[str, Any] | None
+    ) -> tuple[list[str], list[str]]:
+        with self.locked():
+            noted = self.pending()
+            if change is None and (noted is None or token not in (None, noted["token"])):
+                return [], []
+            if noted is not None and noted["undo_first"]:  # nobody may confirm it from here on
+                noted["undoing"] = True
+                replace(self.path(PENDING), json.dumps(noted).encode(), 0o600)
+        done: tuple[list[str], list[str]] = [], []
+        pending = change or noted or {}
+        # Without the lock: guards that end close their gates.
+        _try_each(self._commands(pending["undo_first"]), done)
+        with self.locked():
+            _try_each(self._undo_steps(pending), done)
+            record = {"at": time.time(), "token": pending["token"], "failed": done[1]}
+            replace(self.path(UNDONE), json.dumps(record).encode(), 0o600)
+            self.path(PENDING).unlink(missing_ok=True)
+        log("the firewall is as before the change: " + "; ".join(done[1] or ["all put back"]))
+        return done
+
+    def undo_at_boot(self) -> None:
+        """Put back the files of a change that nobody confirmed before the host was started anew.
+
+        firewalld calls it before it reads its own. All else is for the next run, which says so.
         """
         with self.locked():
             pending = self.pending()
-            if pending is None or token not in (None, pending["token"]):
-                return [], []
-            undone, failed = [], []
-            for what, step in self._undo_steps(pending):
-                fault = _fault_of(step)
-                if fault:
-                    failed.append(f"{what} ({fault})")
-                else:
-                    undone.append(what)
-            record = {"at": time.time(), "token": pending["token"], "failed": failed}
-            replace(self.path(UNDONE), json.dumps(record).encode(), 0o600)
-            self.path(PENDING).unlink()
-        log("the firewall is as before the change: " + "; ".join(failed or ["all put back"]))
-        return undone, failed
+            if pending is not None and pending["boot_id"] != self.boot_id():
+                done: tuple[list[str], list[str]] = [], []
+                _try_each(self._former_files(pending), done)
+                log("an unconfirmed change of the firewall is not for this boot" + _but(*done[1]))
 
-    def _undo_steps(
-        self, pending: Mapping[str, Any]
-    ) -> Iterator[tuple[str, Callable[[], str | None]]]:
-        """Each with what it is; a step says what went wrong, or raises OSError."""
+    def boot_id(self) -> str:
+        """A word that is another one after each boot; empty where the kernel has none."""
+        try:
+            return self.path(BOOT_ID).read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+
+    def _former_files(self, pending: Mapping[str, Any]) -> Iterator[Step]:
         for entry in reversed(pending["files"]):
-            yield entry["path"], lambda entry=entry: put(self.path(entry["path"]), entry["before"])
+            yield entry["path"], lambda entry=entry: put_back(self.path(entry["path"]), entry)
+
+    def _commands(self, commands: Sequence[Sequence[str]]) -> Iterator[Step]:
+        for command in commands:
+            yield " ".join(command), lambda command=command: self._fault(command)
+
+    def _undo_steps(self, pending: Mapping[str, Any]) -> Iterator[Step]:
+        """Each with what it is; a step says what went wrong, or raises OSError."""
+        yield from self._former_files(pending)
+        yield "gates that there were not", self.forget
         if pending["loads"]:
             yield "rules", lambda: self._load_former(pending["live"])
         if pending["live"] is not None:
             yield "gates", self.sync
-        for command in pending["undo_commands"]:
-            yield " ".join(command), lambda command=command: self._fault(command)
+        yield from self._commands(pending["undo_commands"])
         for name in reversed(pending["directories"]):
             yield name, lambda name=name: remove_empty(self.path(name))
 
@@ -297,16 +344,31 @@ class Firewall:
         return (error.strip() or f"exit code {code}") if code else ""
 
 
-def _fault_of(step: Callable[[], str | None]) -> str:
-    """What went wrong, as text: the other steps have to be tried."""
+def _try_each(steps: Iterator[Step], done: tuple[list[str], list[str]]) -> None:
+    """Try every step, whatever becomes of the others; done: what was undone, and what was not."""
+    for what, step in steps:
+        try:
+            fault = step()
+        except (OSError, ValueError) as error:
+            fault = str(error)
+        done[bool(fault)].append(f"{what} ({fault})" if fault else what)
+
+
+def _but(*faults: str) -> str:
+    told = "; ".join(fault for fault in faults if fault)
+    return f", but not everything could be changed: {told}" if told else ""
+
+
+def pidfd(pid: int) -> int | None:
+    """A handle of a process; None where Python (3.8) or the kernel (5.2) has none."""
+    if not hasattr(os, "pidfd_open"):
+        return None
     try:
-        return step() or ""
+        return os.pidfd_open(pid)
     except OSError as error:
-        return str(error)
-
-
-def _but(fault: str) -> str:
-    return f", but the rules could not be changed: {fault}" if fault else ""
+        if error.errno == errno.ENOSYS:
+            return None
+        raise
 
 
 def elements(ports: Sequence[str]) -> str:
@@ -352,6 +414,25 @@ def put(path: Path, wanted: Mapping[str, Any] | None) -> None:
         os.chown(str(path), wanted["uid"], wanted["gid"])
 
 
+def is_foreign(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether a file is neither as before a change nor as the change wrote it."""
+    if "wrote" not in entry or path.is_symlink():
+        return False
+    now = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    before = entry["before"]
+    if before is not None and "link" not in before:
+        before = hashlib.sha256(base64.b64decode(before["content"])).hexdigest()
+    return now not in (before, *entry["wrote"])
+
+
+def put_back(path: Path, entry: Mapping[str, Any]) -> str:
+    """Make a file what it was before a change, unless somebody else has changed it since."""
+    if is_foreign(path, entry):
+        return "changed since by somebody else; left as it is"
+    put(path, entry["before"])
+    return ""
+
+
 def remove_empty(path: Path) -> None:
     """Remove a directory, unless somebody has put something into it meanwhile."""
     if path.is_dir() and not any(path.iterdir()):
@@ -376,6 +457,7 @@ def parser() -> argparse.ArgumentParser:
     undo = each.add_parser("undo")
     undo.add_argument("token")
     undo.add_argument("--after", type=float, default=0, help="seconds to wait first")
+    each.add_parser("boot")
     each.add_parser("status")
     return commands
 
@@ -395,6 +477,8 @@ def main(arguments: Sequence[str]) -> int:
     elif options.command == "undo":
         time.sleep(options.after)
         return 1 if firewall.undo(options.token)[1] else 0
+    elif options.command == "boot":
+        firewall.undo_at_boot()
     else:
         gates = {gate: "open" if firewall.is_open(gate) else "closed" for gate in firewall.gates()}
         status = {"gates": gates, "unconfirmed": firewall.pending() is not None}

@@ -23,9 +23,11 @@ from ansible_collections.holdfast.chain.plugins.module_utils.hostfs import Host,
 RECORD = program.STATE + "/loaded.json"
 POLICY_FILE = "/etc/firewalld/policies/holdfast.xml"
 FIREWALLD_DROPIN = "/etc/systemd/system/firewalld.service.d/50-holdfast.conf"
+# As long as a change of the policy is not confirmed; before the one above.
+FIREWALLD_UNDO = "/etc/systemd/system/firewalld.service.d/40-holdfast-undo.conf"
 DROPIN = "50-firewall.conf"
 GUARD = "/etc/init.d/firewall-gate."
-RUNLEVEL = "/etc/runlevels/default/firewall-gate."
+RUNLEVEL = "/etc/runlevels/default"  # where guards are linked to
 # What the distribution loads at boot: RHEL, Debian, Alpine.
 BOOT_FILES = ("/etc/sysconfig/nftables.conf", "/etc/nftables.conf", "/etc/nftables.nft")
 _MOST_ANCESTORS = 40
@@ -154,6 +156,19 @@ def read(host: FirewallHost, profile: Profile) -> Observed:
         faults=faults,
         distributions=distributions(host),
     )
+
+
+def gates(wanted: Profile, seen: Observed) -> dict[str, Any]:
+    """What is known of each gate."""
+    return {
+        gate.name: {
+            "service": gate.service,
+            "running": seen.running[gate.name],
+            "open": seen.open[gate.name],
+            "reason": seen.faults[gate.name],
+        }
+        for gate in wanted.gates
+    }
 
 
 def dropin_name(service: str) -> str:

@@ -23,6 +23,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.firewall_program im
     RUN,
     TABLE,
     TABLE_FILE,
+    UNDO,
 )
 
 HEADER = "# Written by Ansible; what is changed here is overwritten.\n"
@@ -182,6 +183,14 @@ def guard_script(gate: Gate) -> str:
 def firewalld_dropin() -> str:
     """What loads the table whenever firewalld starts; nftables.service may not run beside it."""
     return HEADER + f"[Service]\nExecStartPre=+/usr/sbin/nft -f {TABLE_FILE}\n"
+
+
+def firewalld_undo(interpreter: str) -> str:
+    """What takes back an unconfirmed policy when the host is started, before firewalld reads it.
+
+    firewalld takes policies from files alone, so that this one has to be written to try it out.
+    """
+    return HEADER + f"[Service]\nExecStartPre=+-{interpreter} {UNDO} boot\n"
 
 
 def includes_table(text: str) -> bool:

@@ -8,7 +8,9 @@ What these hold is in files below /run/fake, so that it outlives a killed run.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Callable, Sequence
@@ -16,7 +18,14 @@ from typing import Any, Callable, Sequence
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall import profile
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_apply import EMPTY
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_plan import Request
-from ansible_collections.holdfast.chain.plugins.module_utils.firewall_program import RUN, Firewall
+from ansible_collections.holdfast.chain.plugins.module_utils.firewall_program import (
+    BOOT_ID,
+    PROGRAM,
+    RUN,
+    TABLE_FILE,
+    UNDO,
+    Firewall,
+)
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_read import (
     POLICY_FILE,
     FirewallHost,
@@ -188,8 +197,62 @@ class FakeFirewall(FakeHost, FirewallHost):
         self.set_state("timer", options)
         return 0, "", ""
 
-    def _rc_service(self, _options: list[str], _text: str | None) -> tuple[int, str, str]:
+    def _rc_service(self, options: list[str], _text: str | None) -> tuple[int, str, str]:
+        """As supervise-daemon: what ends runs the script's stop_post, which needs the lock."""
+        service, verb = [word for word in options if not word.startswith("-")]
+        if not self.exists(f"/etc/init.d/{service}"):
+            missing = f"rc-service: service `{service}' does not exist"
+            return (0, "", "") if "--ifexists" in options else (1, "", missing)
+        running = self.units("guards")
+        if verb == "status":
+            return (0 if service in running else 3), "", ""
+        if verb in ("stop", "restart") and service in running:
+            if not self.exists(PROGRAM):
+                return 1, "", f"{service}: {PROGRAM}: not found"
+            if self.is_locked():
+                return 126, "", f"{service}: stop_post waits for the lock"
+            self.set_state("guards", [name for name in running if name != service])
+            self.firewall().close_gate(service.partition(".")[2])
+        if verb in ("start", "restart"):
+            self.set_state("guards", sorted({*self.units("guards"), service}))
         return 0, "", ""
+
+    def is_locked(self, name: str = RUN) -> bool:
+        """Whether somebody holds a lock of the host's own program."""
+        if not self.path(name).is_dir():
+            return False
+        handle = os.open(str(self.path(name)), os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def start_anew(self) -> None:
+        """Off and on: what lives in memory is gone, what is enabled starts as its files say."""
+        boot_id = self.path(BOOT_ID)
+        boot_id.chmod(0o644)
+        boot_id.write_text(f"boot after {self.boot_id()}\n", encoding="ascii")
+        for name in self.match(f"{RUN}/*"):
+            self.path(name).unlink()
+        self.set_state("table", None)
+        self.set_state("policy", None)
+        started = [name for name in self.units("enabled") if name in ("firewalld", "nftables")]
+        self.set_state("active", sorted({*started, UNIT} - {"nftables"}))
+        for service in started:
+            for dropin in self.match(f"/etc/systemd/system/{service}.service.d/*.conf"):
+                for command in re.findall(r"^ExecStartPre=\+(.*)$", self.read(dropin) or "", re.M):
+                    if command.startswith("/usr/sbin/nft -f "):
+                        self._nft(["-f"], self.read(command.rpartition(" ")[2]))
+                    else:
+                        assert command == f"-/usr/bin/python3 -I {UNDO} boot"
+                        self.firewall().undo_at_boot()
+        if "firewalld" in started:
+            self._firewall_cmd(["--reload"], None)
+        elif "nftables" in started and TABLE_FILE in (self.read("/etc/nftables.conf") or ""):
+            self._nft(["-f"], self.read(TABLE_FILE))
 
     def _rc_update(self, options: list[str], _text: str | None) -> tuple[int, str, str]:
         verb, service, level = options
@@ -222,6 +285,7 @@ def with_firewall(root: Path, init: str = "systemd", firewalld: str = "absent") 
     host.set_state("policy", None)
     host.set_state("active", [])
     host.set_state("enabled", [])
+    host.set_state("guards", [])
     if init == "openrc":
         host.put("/etc/nftables.nft", 'include "/etc/nftables.d/*.nft"\n', 0o755)
     else:

@@ -17,11 +17,12 @@ from ansible_collections.holdfast.chain.plugins.module_utils.firewall_program im
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_read import RECORD
 from ansible_collections.holdfast.chain.plugins.module_utils.hostfs import HostError
 from ansible_collections.holdfast.chain.plugins.module_utils.transaction import TransactionError
-from fake_firewall import API, UNIT, FakeFirewall, ask, with_firewall
+from fake_firewall import API, NODE, UNIT, FakeFirewall, ask, with_firewall
 from faults import DiskFullError, at_each_call, failing_at, killed_at, numbers
 
 FIRST = ask()
 CHANGE = ask(services=[{**API, "sources": ["192.0.2.0/25"]}], gates=[])
+MOVED = ask(gates=[{**NODE, "service": "other"}])
 TAKE = ask(present=False)
 CASES = [
     pytest.param("absent", FIRST, id="nftables-first"),
@@ -31,6 +32,10 @@ CASES = [
     pytest.param("active", CHANGE, id="firewalld-changed"),
     pytest.param("absent", TAKE, id="nftables-removed"),
     pytest.param("active", TAKE, id="firewalld-removed"),
+    pytest.param("openrc", FIRST, id="openrc-first"),
+    pytest.param("openrc", CHANGE, id="openrc-changed"),
+    pytest.param("openrc", MOVED, id="openrc-gate-moved"),
+    pytest.param("openrc", TAKE, id="openrc-removed"),
 ]
 
 
@@ -38,9 +43,13 @@ KILLS = [case for case in CASES if case.id not in ("firewalld-first", "nftables-
 
 
 def prepared(root: Path, firewalld: str, request: Any) -> FakeFirewall:
-    host = with_firewall(root, firewalld=firewalld)
-    host.set_state("active", [*host.units("active"), UNIT])
-    if request in (CHANGE, TAKE):
+    """A host; firewalld is its state, or openrc for a host without systemd."""
+    if firewalld == "openrc":
+        host = with_firewall(root, "openrc")
+    else:
+        host = with_firewall(root, firewalld=firewalld)
+        host.set_state("active", [*host.units("active"), UNIT])
+    if request in (CHANGE, MOVED, TAKE):
         run(host, FIRST, check=False)
     return host
 
