@@ -8,9 +8,10 @@ come from block sync only.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import anyio
 import structlog
@@ -27,13 +28,16 @@ from holdfast_node.consensus import (
     Evidence,
     Locked,
     Message,
+    NewView,
     Persist,
     PrePrepare,
     Record,
     Refused,
     Replica,
     Send,
+    Vote,
     check_message,
+    check_size,
 )
 from holdfast_node.consensus.patience import Patience
 from holdfast_node.errors import RefusedError
@@ -65,7 +69,10 @@ class Outside(Protocol):
         """Tell all peers the new height."""
 
     def in_step(self) -> bool:
-        """Whether a quorum is connected and no peer is known to have more blocks."""
+        """Whether a quorum is connected and at most f validators claim to have more blocks."""
+
+    def newest(self) -> bool:
+        """Whether a quorum is connected and no peer at all claims to have more blocks."""
 
     def stalled(self) -> None:
         """A view failed: others may lack the transactions that this node waits for."""
@@ -76,6 +83,17 @@ class _Adoption:
     certified: CertifiedBlock
     done: anyio.Event
     error: RefusedError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Heavy:
+    """A message that costs memory and time; its sender is not heard before it is `done`."""
+
+    message: Message
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+
+_Item: TypeAlias = Message | _Heavy | _Adoption | None
 
 
 class Driver:
@@ -112,9 +130,7 @@ class Driver:
         self._metrics = metrics
         self._clock = clock
         self._started = clock()
-        self._inbox, self._queue = anyio.create_memory_object_stream[Message | _Adoption | None](
-            INBOX_MESSAGES
-        )
+        self._inbox, self._queue = anyio.create_memory_object_stream[_Item](INBOX_MESSAGES)
         self._awake = False
         self._proposal_seen: OrderedDict[bytes, float] = OrderedDict()
         self._step_began = self._started
@@ -123,8 +139,17 @@ class Driver:
     # From other tasks.
 
     async def receive(self, message: Message) -> None:
-        """Take a message from a peer; waits while too many are queued (back-pressure)."""
-        await self._inbox.send(message)
+        """Take a message from a peer (back-pressure: its next one is read after this returns).
+
+        Waits while too many are queued. What is more than a vote is waited for until it was
+        handled, so that each peer has at most one such message here, however many it sends.
+        """
+        if isinstance(message, Vote):
+            await self._inbox.send(message)
+            return
+        heavy = _Heavy(message)
+        await self._inbox.send(heavy)
+        await heavy.done.wait()
 
     async def adopt(self, certified: CertifiedBlock) -> None:
         """Commit a block that block sync fetched; its certificate has been checked.
@@ -160,11 +185,16 @@ class Driver:
 
     def close(self) -> None:
         """Let go of the queue; nothing is taken afterwards."""
+        with suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
+            while True:
+                item = self._queue.receive_nowait()
+                if isinstance(item, _Heavy | _Adoption):
+                    item.done.set()
         self._inbox.close()
         self._queue.close()
 
     async def _step(self) -> None:
-        burst: list[Message | _Adoption | None] = []
+        burst: list[_Item] = []
         if self._queue.statistics().current_buffer_used == 0:
             with anyio.move_on_after(max(0.0, self._next_deadline() - self._clock())):
                 burst.append(await self._queue.receive())
@@ -173,30 +203,49 @@ class Driver:
                 burst.append(self._queue.receive_nowait())
             except anyio.WouldBlock:
                 break
-        effects: list[Effect] = []
-        for item in burst:
-            if item is None:
-                self._awake = False
-            elif isinstance(item, _Adoption):
-                await self._carry_out(effects)
-                effects = []
-                await self._adopt(item)
-            elif self.replica is not None:
-                if isinstance(item, PrePrepare):
-                    await self._examine(self.replica, item)
-                effects += self.replica.receive(item, self._clock())
-        await self._carry_out(effects)
+        try:
+            await self._take(burst)
+        finally:
+            for item in burst:
+                if isinstance(item, _Heavy | _Adoption):
+                    item.done.set()  # nobody waits for what an error left undone
         if self.replica is None and self.rejoin is not None:
             await self._join(self.rejoin)
         if self.replica is not None:
             await self._carry_out(self.replica.timeout(self._clock()))
             await self._work(self.replica)
 
+    async def _take(self, burst: list[_Item]) -> None:
+        effects: list[Effect] = []
+        for item in burst:
+            match item:
+                case None:
+                    self._awake = False
+                case _Adoption():
+                    await self._carry_out(effects)
+                    effects = []
+                    await self._adopt(item)
+                case _Heavy():
+                    effects += await self._hear(item.message)
+                    item.done.set()
+                case _:
+                    effects += await self._hear(item)
+        await self._carry_out(effects)
+
+    async def _hear(self, message: Message) -> list[Effect]:
+        if self.replica is None:
+            return []
+        if isinstance(message, PrePrepare):
+            await self._examine(self.replica, message)
+        elif isinstance(message, NewView):
+            await self._examine_early(self.replica, message)
+        return self.replica.receive(message, self._clock())
+
     async def _join(self, rejoin: Rejoin) -> None:
         """Vote from now on, if that is safe; otherwise do what makes it so."""
         ledger = self.ledger
         self.replica = await rejoin.replica(
-            ledger.height, ledger.next_view, in_step=self._outside.in_step(), now=self._clock()
+            ledger.height, ledger.next_view, newest=self._outside.newest(), now=self._clock()
         )
         if self.replica is not None:
             log.info("votes from now on", height=self.replica.height, view=self.replica.view)
@@ -257,19 +306,41 @@ class Driver:
             self._proposal_seen.popitem(last=False)
 
     async def _examine(self, replica: Replica, message: PrePrepare) -> None:
-        """Execute a proposal in a worker thread; the replica then finds the verdict cached."""
-        if message.height != replica.height or replica.decided or message.view < replica.view:
+        """Execute a proposal in a worker thread; the replica then finds the verdict cached.
+
+        Nothing that it would not look at now: who leads a view to come, or has proposed already,
+        could have this node execute whatever it likes.
+        """
+        if message.height != replica.height or not replica.awaits_proposal(message.view):
             return
         now = self._clock()
         try:
             check_message(message, chain_id=replica.chain_id, validators=replica.validators)
+            check_size(message, self.ledger.genesis.parameters.max_block_bytes)
             self._note_proposal(message.block.hash, now)
             await to_thread.run_sync(self._process, message.block)
         except RefusedError:
             return  # the replica comes to the same verdict, and reports it
         self._metrics.step("validate", self._clock() - now)
 
+    async def _examine_early(self, replica: Replica, message: NewView) -> None:
+        """The same for a proposal that overtook the NEW-VIEW it belongs to."""
+        blocks = replica.early_proposals(message.view)
+        if blocks and message.height == replica.height:
+            with suppress(RefusedError):
+                check_message(message, chain_id=replica.chain_id, validators=replica.validators)
+                await self._process_first(blocks)
+
+    async def _process_first(self, blocks: list[Block]) -> None:
+        """Execute proposals that waited, up to the first sound one: that is the one that counts."""
+        for block in blocks:
+            with suppress(RefusedError):
+                await to_thread.run_sync(self._process, block)
+                return
+
     def _process(self, block: Block) -> None:
+        if not block.has_valid_transactions_root():
+            raise RefusedError("bad_block", "transactions_root")  # before each is verified
         self.ledger.verify_transactions(block.transactions)
         self.ledger.process_proposal(block)
 
@@ -342,6 +413,7 @@ class Driver:
         )
         self._outside.announce()
         if self.replica is not None:
+            await self._process_first(self.replica.waiting_proposals(header.view))
             await self._carry_out(self.replica.advance(header.height, header.view, self._clock()))
             await self._judge_leader(self.replica, certified.block, committed.transaction_ids)
         elif self.rejoin is not None:

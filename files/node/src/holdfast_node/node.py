@@ -6,7 +6,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import anyio
@@ -93,7 +93,7 @@ class Node:
             genesis.validator_set,
             height=lambda: self.ledger.height,
             adopt=self._adopt,
-            on_fault=lambda peer, reason: log.warning("block sync", peer=peer, fault=reason),
+            on_fault=self._sync_failed,
         )
         self.sync_server = SyncServer(
             settings,
@@ -178,6 +178,10 @@ class Node:
             await anyio.sleep(CHECKPOINT_SECONDS)
             await to_thread.run_sync(self.store.checkpoint)
 
+    def _sync_failed(self, peer: str, reason: str) -> None:
+        log.warning("block sync", peer=peer, fault=reason)
+        self.driver.wake()  # what the peer claimed may be believed no longer
+
     async def _adopt(self, certified: CertifiedBlock) -> None:
         await self.driver.adopt(certified)
 
@@ -203,6 +207,7 @@ class Node:
 
     def on_disconnected(self, peer: str) -> None:
         self.sync.on_disconnected(peer)
+        self.driver.wake()  # it may have been what kept this node out of step
 
     def hello_height(self) -> int:
         return self.ledger.height
@@ -218,9 +223,18 @@ class Node:
 
     def in_step(self) -> bool:
         validators = self.ledger.genesis.validator_set
+        others = [each.name for each in validators if each.name != self.config.name]
+        # f of them may claim what they like, to keep this node from its part.
+        claimed = self.sync.claimed_by(others, validators.tolerated_faults + 1)
+        return self._quorate() and claimed <= self.ledger.height
+
+    def newest(self) -> bool:
+        return self._quorate() and self.sync.target_height <= self.ledger.height
+
+    def _quorate(self) -> bool:
         connected = sum(p.connected and p.role == "validator" for p in self.network.peers())
-        quorate = connected + 1 >= validators.quorum  # alone, waiting for a leader is pointless
-        return quorate and self.sync.target_height <= self.ledger.height
+        # Alone, waiting for a leader is pointless.
+        return connected + 1 >= self.ledger.genesis.validator_set.quorum
 
     async def _mark(self) -> bytes | None:
         """Hand a transaction to the network that did not exist before; its identifier."""
@@ -321,8 +335,10 @@ def network_settings(config: Config, genesis_hash: bytes, tls: Tls) -> NetworkSe
     )
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, early: Sequence[int] = ()) -> None:
     """Run a node until SIGTERM or SIGINT; SIGHUP reloads its TLS identity.
+
+    `early` are the SIGHUPs that have come, and go on coming, before the node listens to them.
 
     Raises `ConfigError` or `StorageError` if it cannot start or go on.
     """
@@ -337,7 +353,7 @@ async def run(config: Config) -> None:
                     log.warning("a half-written vote was dropped", bytes=votes.torn_bytes)
             node = Node(config, store, votes, evidence)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_signals, tasks, node)
+                tasks.start_soon(_signals, tasks, node, early)
                 await node.run()
         except BaseException as error:
             cause = error  # task groups wrap what ends them
@@ -354,8 +370,10 @@ async def run(config: Config) -> None:
             log.info("stopped", name=config.name)
 
 
-async def _signals(tasks: TaskGroup, node: Node) -> None:
+async def _signals(tasks: TaskGroup, node: Node, early: Sequence[int]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        if early:
+            await node.keeper.reload()
         async for number in signals:
             if number == signal.SIGHUP:
                 await node.keeper.reload()  # it logs what came of it

@@ -50,13 +50,17 @@ class Rejoin:
             return "this folder is new: waiting for a quorum, to see whether the network is too"
         return f"the journal holds votes above the chain: fetching blocks up to {standing.floor}"
 
-    async def replica(self, height: int, view: int, *, in_step: bool, now: float) -> Replica | None:
-        """The replica for the height above `height`, or None while no vote is safe."""
+    async def replica(self, height: int, view: int, *, newest: bool, now: float) -> Replica | None:
+        """The replica for the height above `height`, or None while no vote is safe.
+
+        `newest`: a quorum is connected, and no peer claims more blocks. A single claim, true or
+        not, keeps a new folder from voting: to believe the others instead would forget a vote.
+        """
         votes = self._votes
         if votes.newborn and height > 0:
             await to_thread.run_sync(votes.doubt, _OLD_NETWORK)
         if votes.newborn:
-            if not in_step:
+            if not newest:
                 self.next_try = inf  # the driver is woken when a peer or a block comes
                 return None
             await to_thread.run_sync(votes.born)

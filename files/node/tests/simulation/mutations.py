@@ -213,6 +213,36 @@ def entered_not_written() -> list[Patch]:
     return [wrap(Replica, "_change_view", drop)]
 
 
+def second_view_change_not_written() -> list[Patch]:
+    def drop(real):
+        def mutated(self, *a, **k):
+            again = self.view > self.first_view
+            effects = real(self, *a, **k)
+            return [
+                e
+                for e in effects
+                if not (again and isinstance(e, Persist) and isinstance(e.record, Entered))
+            ]
+
+        return mutated
+
+    return [wrap(Replica, "_change_view", drop)]
+
+
+def new_view_not_followed() -> list[Patch]:
+    """Writes that it gave up the view, and goes on in it."""
+
+    def stay(real):
+        def mutated(self, message, now):
+            if message.view > self.view and self.active:
+                return [Persist(Entered(self.height, message.view))]
+            return real(self, message, now)
+
+        return mutated
+
+    return [wrap(Replica, "_on_new_view", stay)]
+
+
 def votes_counted_twice() -> list[Patch]:
     """Two votes of one validator for two blocks count for both."""
 
@@ -295,6 +325,8 @@ MUTATIONS = [
     Mutation("a copied folder trusted", trusted_copy, DISKS),
     Mutation("votes below the journal's height", no_floor, replace(DISKS, n=7)),
     Mutation("a view given up without a record", entered_not_written, STORMY),
+    Mutation("a second view given up without one", second_view_change_not_written, STUCK),
+    Mutation("a NEW-VIEW written and not followed", new_view_not_followed, STORMY),
     Mutation("votes for anything count", votes_counted_twice, byzantine("equivocate", base=CALM)),
     Mutation("no timeout", no_timeout, replace(STORMY, stopped=frozenset({0}))),
     Mutation("a censor never suspected", endless_patience, byzantine("censor", base=CALM)),

@@ -15,8 +15,10 @@ from click.testing import CliRunner
 
 from holdfast_node.cli.simulate import command, report
 from holdfast_node.consensus.effects import Persist, Send
+from holdfast_node.consensus.messages import Entered, ViewChange, Vote, Voted
 from holdfast_node.simulation import simulate
 from holdfast_node.simulation.campaign import campaign
+from holdfast_node.simulation.oracle import Oracle, ViolationError
 from holdfast_node.simulation.scenario import BEHAVIOURS, Scenario, draw
 from holdfast_node.simulation.world import World
 
@@ -91,6 +93,31 @@ def test_without_the_bug_nothing_is_found(mutation: Mutation, seed: int) -> None
     """The same networks are fine without it."""
     outcome = simulate(seed, scenario=mutation.scenario)
     assert outcome.violation is None, report(outcome)
+
+
+def oracle() -> Oracle:
+    return Oracle(quorum=3, faulty=frozenset({3}), most_buffered=0)
+
+
+def test_oracle_wants_each_view_change_on_disk() -> None:
+    """The first one's record does not speak for the second."""
+    judge = oracle()
+    judge.persisted(0, Entered(1, 1))
+    judge.sent(0, ViewChange(1, 1, None, 0, b"s" * 64))
+    with pytest.raises(ViolationError, match="before it was in the journal"):
+        judge.sent(0, ViewChange(1, 2, None, 0, b"s" * 64))
+    judge.persisted(0, Entered(1, 2))
+    judge.sent(0, ViewChange(1, 2, None, 0, b"s" * 64))
+    judge.sent(3, ViewChange(1, 7, None, 3, b"s" * 64))  # at fault: may say anything
+
+
+def test_oracle_takes_a_view_for_given_up_from_the_record_on() -> None:
+    """Also where no VIEW-CHANGE is sent: whoever follows a NEW-VIEW has left the views below."""
+    judge = oracle()
+    judge.persisted(0, Entered(1, 2))
+    judge.persisted(0, Voted(1, 1, b"b" * 32))
+    with pytest.raises(ViolationError, match="after it had given up views below 2"):
+        judge.sent(0, Vote("prepare", 1, 1, b"b" * 32, 0, b"s" * 64))
 
 
 def test_frozen_leader_is_replaced_and_the_next_one_stays() -> None:

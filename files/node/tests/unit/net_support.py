@@ -68,8 +68,13 @@ class Pki:
             .sign(issuer_key, hashes.SHA256())
         )
 
-    def revoke(self, *leaves, left=timedelta(hours=1), signed_by=None, extension=None):
-        """Publish a list of these certificates; `left` until it is out of date. Its path."""
+    def revoke(
+        self, *leaves, left=timedelta(hours=1), signed_by=None, extension=None, identified=True
+    ):
+        """Publish a list of these certificates; `left` until it is out of date. Its path.
+
+        It says which key signed it if `identified`.
+        """
         now = datetime.now(timezone.utc)
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -77,8 +82,9 @@ class Pki:
             .last_update(now - timedelta(days=1))
             .next_update(now + left)
             .add_extension(x509.CRLNumber(1), critical=False)
-            .add_extension(authority_key(self.key), critical=False)
         )
+        if identified:
+            builder = builder.add_extension(authority_key(self.key), critical=False)
         if extension is not None:
             builder = builder.add_extension(extension, critical=True)
         for leaf in leaves:
@@ -196,6 +202,18 @@ class Recorder:
 
     def hello_height(self):
         return self.height
+
+
+class Slow(Recorder):
+    """Takes nothing before its `gate` is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = anyio.Event()
+
+    async def on_message(self, peer, message):
+        await self.gate.wait()
+        await super().on_message(peer, message)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from holdfast_node.consensus import (
 )
 from holdfast_node.consensus.buffers import FUTURE_MESSAGES
 from holdfast_node.consensus.messages import (
+    Entered,
     NewView,
     PreparedProof,
     ViewChange,
@@ -358,3 +359,30 @@ def test_propose_out_of_turn_is_our_own_error() -> None:
     """The driver has to ask first."""
     with pytest.raises(RuntimeError):
         replica(index=1).propose(block(), 0)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_validator_alone_goes_on_after_a_restart_in_a_view_change(views: int) -> None:
+    """Nobody else will ever say a word: what it finds in its journal is the whole quorum."""
+    alone = ValidatorSet((VALIDATORS[0],))
+
+    def start(records: Iterable[Record]) -> Replica:
+        return Replica(
+            chain_id=CHAIN,
+            validators=alone,
+            index=0,
+            sign=KEYS[0].sign,
+            check_proposal=lambda _block: None,
+            timeouts=Timeouts(view=1.0, view_max=4.0, resend=0.5),
+            height=1,
+            view=0,
+            records=records,
+        )
+
+    again = start([Entered(1, view) for view in range(1, views + 1)])
+    said = sent(again.resume(0))
+    assert {type(message) for message in said} == {NewView}
+    assert again.wants_proposal
+    effects = again.propose(block(view=views), 0)
+    [decided] = [effect for effect in effects if isinstance(effect, Commit)]
+    assert [vote.validator for vote in decided.certified.certificate.signatures] == [0]

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor names what is wrong, changes nothing, and says what a start repairs by itself."""
 
+import os
 import shutil
 import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from ledger_samples import ALICE, GENESIS, commit, open_ledger, transaction
 
+from holdfast_node.cli import doctor as cli_doctor
 from holdfast_node.consensus.messages import Voted
 from holdfast_node.doctor import examine
+from holdfast_node.errors import ConfigError
 from holdfast_node.vote_log import DATABASE, JOURNAL, VoteLog
 
 
@@ -116,3 +121,26 @@ def test_an_observer_has_no_votes(folder: Path) -> None:
     (folder / JOURNAL).unlink()
     found = findings(folder, validator=False)
     assert (found["note"], found["fault"]) == ("", "")
+
+
+def test_only_the_owner_vouches_for_a_copy(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user, root too, would leave a journal that the node cannot write."""
+    time.sleep(0.02)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    config = SimpleNamespace(data_dir=copy, role="validator", read_genesis=lambda: GENESIS)
+    monkeypatch.setattr(cli_doctor, "examine_config", lambda *_: (config, [], []))
+    before = content(copy)
+    owner = os.geteuid()
+    arguments = ["--accept-copy", "--config", "config.toml"]
+    monkeypatch.setattr(cli_doctor.os, "geteuid", lambda: owner + 1)
+    refused = CliRunner().invoke(cli_doctor.command, arguments)
+    assert isinstance(refused.exception, ConfigError)
+    assert f"belongs to uid {owner}, as uid {owner + 1} nobody" in str(refused.exception)
+    assert content(copy) == before
+    monkeypatch.undo()
+    monkeypatch.setattr(cli_doctor, "examine_config", lambda *_: (config, [], []))
+    done = CliRunner().invoke(cli_doctor.command, arguments)
+    assert done.exit_code == 0, done.output
+    assert "it may vote above height 3" in done.output

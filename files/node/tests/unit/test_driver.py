@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Four drivers with real ledgers and journals on disk, linked in memory."""
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from ledger_samples import (
     ACCOUNTS,
@@ -23,9 +25,19 @@ from ledger_samples import (
     transaction,
 )
 
+from holdfast_node.chain.block import Block, vote_bytes
+from holdfast_node.chain.merkle import merkle_root
 from holdfast_node.chain.transaction import transaction_id
 from holdfast_node.config import Consensus
 from holdfast_node.consensus import Message, Record, Replica, Send, Timeouts
+from holdfast_node.consensus.messages import (
+    NewView,
+    PrePrepare,
+    ViewChange,
+    Vote,
+    new_view_bytes,
+    view_change_bytes,
+)
 from holdfast_node.consensus.patience import Patience
 from holdfast_node.driver import Driver
 from holdfast_node.errors import RefusedError, StorageError
@@ -102,6 +114,9 @@ class Node:
     def in_step(self) -> bool:
         return self.up
 
+    def newest(self) -> bool:
+        return self.up
+
     def stalled(self) -> None: ...
 
     def offer(self, raw: bytes) -> None:
@@ -134,6 +149,152 @@ async def run_until(nodes: list[Node], reached: Callable[[], bool]) -> None:
             while not reached():  # noqa: ASYNC110  # the condition is about many drivers' disks
                 await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
+
+
+async def hear(driver: Driver, messages: list[Message]) -> None:
+    """Have the driver take `messages` of one peer, as the network hands them over."""
+
+    async def read() -> None:
+        for message in messages:
+            await driver.receive(message)
+        tasks.cancel_scope.cancel()
+
+    async def drive() -> None:
+        while True:
+            await driver._step()
+
+    with anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            tasks.start_soon(drive)
+
+
+def watch_execution(node: Node) -> list[tuple[bytes, bool]]:
+    """What `node` executes from now on: the block, and whether on the event loop's thread."""
+    executed: list[tuple[bytes, bool]] = []
+    real, loop = node.ledger._execute, threading.get_ident()
+
+    def execute(block: Block) -> object:
+        if block.hash not in node.ledger._executions:
+            executed.append((block.hash, threading.get_ident() == loop))
+        return real(block)
+
+    node.ledger._execute = execute  # type: ignore[method-assign]
+    return executed
+
+
+def pre_prepare(node: Node, proposed: Block, view: int) -> PrePrepare:
+    """The proposal of `node` in `view`, whether or not that view ever comes."""
+    signed = vote_bytes("pre-prepare", CHAIN_ID, proposed.height, view, proposed.hash)
+    return PrePrepare(view, proposed, node.index, VALIDATORS[node.index].sign(signed))
+
+
+@pytest.mark.anyio
+async def test_nothing_is_executed_that_the_replica_would_not_look_at(network: list[Node]) -> None:
+    """Proposals for far views, other heights, or after the first cost no execution."""
+    leader, node = network[0], network[2]
+    sound = propose(leader.ledger)
+    executed = watch_execution(node)
+    # Distinct blocks that the leader of views 0, 4, 8 … signed.
+    far = [
+        pre_prepare(leader, propose(leader.ledger, [transaction(ALICE, 0)], view=view), view)
+        for view in (4, 40, 4000)
+    ]
+    await hear(node.driver, [*far, pre_prepare(leader, sound, 0)])
+    assert executed == [(sound.hash, False)]
+    second = propose(leader.ledger, [transaction(ALICE, 0)])
+    await hear(node.driver, [pre_prepare(leader, second, 0)])
+    assert len(executed) == 1
+
+
+@pytest.mark.anyio
+async def test_transactions_are_not_verified_before_their_root_is(network: list[Node]) -> None:
+    """A header that has nothing to do with its transactions, or too many of them, is free."""
+    leader, node = network[0], network[2]
+    verified: list[bytes] = []
+    node.ledger.verify_transactions = verified.extend  # type: ignore[method-assign]
+    other = Block(propose(leader.ledger).header, (transaction(ALICE, 0),))
+    limit = GENESIS.parameters.max_block_bytes
+    large = (b"x" * (limit + 1),)
+    heavy = Block(
+        msgspec.structs.replace(other.header, transactions_root=merkle_root(large)), large
+    )
+    await hear(node.driver, [pre_prepare(leader, other, 0), pre_prepare(leader, heavy, 0)])
+    assert verified == []
+
+
+@pytest.mark.anyio
+async def test_a_peer_has_one_heavy_message_in_the_queue(network: list[Node]) -> None:
+    """Its next one is not read before that was handled; votes of others are."""
+    leader, driver = network[0], network[2].driver
+    far = pre_prepare(leader, propose(leader.ledger, view=4), 4)
+    vote = Vote("prepare", 1, 0, bytes(32), 1, bytes(64))
+    read: list[Message] = []
+
+    async def peer(messages: list[Message]) -> None:
+        for message in messages:
+            await driver.receive(message)
+            read.append(message)
+
+    with anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(peer, [far] * 3)
+            tasks.start_soon(peer, [vote] * 5)
+            await anyio.wait_all_tasks_blocked()
+            assert read == [vote] * 5
+            assert driver._queue.statistics().current_buffer_used == 6
+            for handled in range(1, 4):
+                await driver._step()
+                await anyio.wait_all_tasks_blocked()
+                assert read.count(far) == handled
+
+
+@pytest.mark.anyio
+async def test_no_peer_waits_for_a_driver_that_has_stopped(network: list[Node]) -> None:
+    """What lies in the queue at the end is let go; an observer's driver hears and drops it."""
+    leader, stopped, observer = network[0], network[2].driver, network[3].driver
+    observer.replica = None
+    far = pre_prepare(leader, propose(leader.ledger, view=4), 4)
+    with anyio.fail_after(DEADLINE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stopped.receive, far)
+            tasks.start_soon(observer.receive, far)
+            await anyio.wait_all_tasks_blocked()
+            await observer._step()
+            stopped.close()
+
+
+@pytest.mark.anyio
+async def test_a_proposal_that_waited_is_executed_off_the_event_loop(network: list[Node]) -> None:
+    """It came before the block below it was final; peers are heard while it is executed."""
+    leader, node = network[0], network[2]
+    below = certify(propose(leader.ledger))
+    leader.ledger.commit(below)
+    following = propose(leader.ledger, [transaction(ALICE, 0)])
+    executed = watch_execution(node)
+    await hear(node.driver, [pre_prepare(leader, following, 0)])
+    assert executed == []
+    await node.driver._commit(below, synced=True)
+    assert executed == [(below.block.hash, False), (following.hash, False)]
+    assert [type(message) for message in node.sent] == [Vote]
+
+
+@pytest.mark.anyio
+async def test_an_early_proposal_is_executed_off_the_event_loop(network: list[Node]) -> None:
+    """It came before the NEW-VIEW that makes it acceptable; a forged NEW-VIEW does not."""
+    leader, node = network[1], network[2]
+    changes = tuple(
+        ViewChange(1, 1, None, i, VALIDATORS[i].sign(view_change_bytes(CHAIN_ID, 1, 1, None, i)))
+        for i in (0, 1, 3)
+    )
+    signature = VALIDATORS[1].sign(new_view_bytes(CHAIN_ID, 1, 1, changes))
+    proposed = propose(leader.ledger, view=1)
+    executed = watch_execution(node)
+    forged = NewView(1, 1, changes, 1, bytes(64))
+    await hear(node.driver, [pre_prepare(leader, proposed, 1), forged])
+    assert executed == []
+    await hear(node.driver, [NewView(1, 1, changes, 1, signature)])
+    assert executed == [(proposed.hash, False)]
 
 
 @pytest.mark.anyio
@@ -281,9 +442,7 @@ async def test_evidence_is_kept_once(network: list[Node]) -> None:
     one = leader.driver.replica.propose(propose(leader.ledger), 0)
     other = leader.make_replica(1, 0, []).propose(propose(leader.ledger, [raw]), 0)
     messages = [e.message for e in (*one, *other) if isinstance(e, Send)]
-    for message in [*messages, messages[1]]:
-        await node.driver.receive(message)
-    await node.driver._step()
+    await hear(node.driver, [*messages, messages[1]])
     [evidence] = node.driver.evidence.all()
     evidence.check(CHAIN_ID, GENESIS.validator_set)
     assert (evidence.validator, evidence.kind) == (0, "pre-prepare")

@@ -53,12 +53,12 @@ def both(v1, v2):
 
 async def test_reload_takes_a_new_certificate(pki):
     keeper = Keeper(pki.tls("v1"))
-    before, contexts = keeper.tls.not_after, (keeper.tls.server, keeper.tls.client)
+    before, contexts = keeper.tls.not_after, (keeper.tls.loaded.server, keeper.tls.loaded.client)
     pki.issue("v1", lifetime=timedelta(hours=2))
     assert await keeper.reload()
     assert keeper.tls.not_after > before
-    assert keeper.tls.server is not contexts[0]
-    assert keeper.tls.client is not contexts[1]
+    assert keeper.tls.loaded.server is not contexts[0]
+    assert keeper.tls.loaded.client is not contexts[1]
     assert keeper.reloads == {"accepted": 1, "refused": 0}
 
 
@@ -275,8 +275,9 @@ async def test_own_revocation_is_said_and_does_not_stop_the_node(pki):
     [
         ({"signed_by": ec.generate_private_key(ec.SECP256R1())}, "bad signature"),
         ({"extension": x509.DeltaCRLIndicator(1)}, r"critical extensions 2\.5\.29\.27"),
+        ({"identified": False}, "the list of CN=inter does not say which key signed it"),
     ],
-    ids=["forged", "delta"],
+    ids=["forged", "delta", "anonymous"],
 )
 async def test_a_list_that_cannot_be_relied_on_is_refused(pki, how, said):
     folder, _ = pki.issue("v1")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio
 import anyio.lowlevel
 import pytest
-from net_support import FAST, Pki, Recorder, pair, peer, running, settings, until
+from net_support import FAST, Pki, Recorder, Slow, pair, peer, running, settings, until
 
 from holdfast_node.errors import ConfigError, RefusedError, StorageError
 from holdfast_node.net.wire import Consensus, Status, Transactions
@@ -102,15 +102,6 @@ async def test_observers_dial_validators_and_not_each_other(pki):
 
 async def test_a_slow_handler_holds_back_its_peer_only(pki):
     """Back-pressure: what is not read stays with the sender, bounded, and the link stays up."""
-
-    class Slow(Recorder):
-        def __init__(self):
-            super().__init__()
-            self.gate = anyio.Event()
-
-        async def on_message(self, peer, message):
-            await self.gate.wait()
-            await super().on_message(peer, message)
 
     slow = Slow()
     async with pair(pki, handlers=(None, slow), first={"outbox_bytes": 2**20}) as (v1, v2):

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions replaced before what they stand on ends, when identities are renewed or rolled over."""
 
+import asyncio
 import shutil
+import socket
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 import anyio
 import pytest
-from net_support import FAST, Pki, pair, peer, running, settings, until
+from net_support import FAST, Pki, Slow, pair, peer, running, settings, until
 
 from holdfast_node.net import tls as tls_module
 from holdfast_node.net.keeper import Keeper
-from holdfast_node.net.wire import Bye, Consensus, Renew, to_frame
+from holdfast_node.net.session import Terms, accept, dial
+from holdfast_node.net.wire import Bye, Consensus, PeerError, Renew, to_frame
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +90,36 @@ async def test_a_session_is_replaced_before_its_end_and_nothing_is_lost(pki, nea
             assert node.handler.events == [("connected", name, 0)]
             assert node.refused == []
         await until(lambda: all(each.is_closed for each in old))
+
+
+async def test_a_peer_that_reads_slowly_loses_nothing_when_a_session_is_replaced(pki):
+    """What was sent is still in our buffers when both have said farewell; it stays until read."""
+    slow = Slow()
+    keeper = Keeper(pki.tls("v2", lifetime=timedelta(seconds=30)))
+    first, second = {"timing": patient(0.5)}, {"timing": patient(1e6), "tls": keeper.tls}
+    async with pair(pki, first=first, second=second, handlers=(None, slow)) as (v1, v2):
+        await until(partial(both, v1, v2))
+        old = session(v1, "v2")
+        sent = 0
+        with anyio.fail_after(10):
+            while old._writer.transport.get_write_buffer_size() < 2**16:
+                v1.network.send("v2", Consensus(b"%d" % sent + bytes(2**15)))
+                sent += 1
+                await anyio.sleep(0.002)
+        pki.issue("v2", lifetime=timedelta(minutes=30))
+        assert await keeper.reload()
+        await until(lambda: session(v1, "v2") is not old)
+        await anyio.sleep(1.5)  # a moment longer than any other session takes to close
+        assert not v2.handler.messages
+        slow.gate.set()
+        v1.network.send("v2", Consensus(b"last"))
+        await until(lambda: len(slow.messages) == sent + 1)
+        numbers = [int(message.payload.rstrip(b"\0")) for _, message in slow.messages[:-1]]
+        assert numbers == list(range(sent))
+        await until(lambda: old.is_closed)
+        for node, name in ((v1, "v2"), (v2, "v1")):
+            assert node.handler.events == [("connected", name, 0)]
+            assert node.refused == []
 
 
 async def test_a_session_is_not_replaced_without_gain_or_need(pki):
@@ -179,15 +213,26 @@ def issuer_of(link, authority):
     return authority.intermediate.public_key()
 
 
-@pytest.mark.usefixtures("quick")
-async def test_a_session_under_a_dropped_root_ends_after_its_grace(pki, tmp_path):
-    """A peer that was not issued anew has no way back."""
-    new = Pki(tmp_path / "new")
+@pytest.fixture
+def new(tmp_path):
+    return Pki(tmp_path / "new")
+
+
+@pytest.fixture
+def halfway(pki, new, tmp_path):
+    """v1 under the old root and v2 under the new one, both trusting both."""
+    pki.trust(pki, new)
     folder, _ = new.issue("v2")
-    tls = pki.load("v2", shutil.copytree(folder, tmp_path / "v2"), of=trusting(pki, new))
+    two = pki.load("v2", shutil.copytree(folder, tmp_path / "v2"))
     bare = Pki(tmp_path / "bare")
     bare.trust(pki, new)
-    one = pki.load("v1", pki.issue("v1")[0], of=bare)
+    return pki.load("v1", pki.issue("v1")[0], of=bare), two
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_session_under_a_dropped_root_ends_after_its_grace(pki, new, halfway):
+    """A peer that was not issued anew has no way back."""
+    one, tls = halfway
     async with pair(pki, first={"tls": one}, second={"tls": tls}) as (v1, v2):
         await until(partial(both, v1, v2))
         pki.trust(new)
@@ -198,6 +243,66 @@ async def test_a_session_under_a_dropped_root_ends_after_its_grace(pki, tmp_path
         await until(lambda: v2.refused.count("wrong_ca") > 1)
 
 
-def trusting(pki, *others):
-    pki.trust(pki, *others)
-    return pki
+def terms(pki, name, other, tls):
+    changes = {"tls": tls, "timing": patient(0.5)}
+    return Terms(settings(pki, name, peer(other), **changes), 2**23, lambda: 0)
+
+
+@asynccontextmanager
+async def begun(dials, pki, tls):
+    """v2's handshake with v1, begun, in a task, and v1's end of the TCP connection."""
+    mine = terms(pki, "v2", "v1", tls)
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        server.setblocking(False)
+        address = server.getsockname()
+        if dials:
+            task = loop.create_task(dial(address, peer("v1"), mine))
+            end, _ = await loop.sock_accept(server)
+        else:
+            client.setblocking(False)
+            await loop.sock_connect(client, address)
+            accepted, _ = await loop.sock_accept(server)
+            task = loop.create_task(accept(accepted, "v1", mine, lambda _name: None))
+            end = client
+        await anyio.wait_all_tasks_blocked()
+        yield task, end
+
+
+@pytest.mark.parametrize("dials", [True, False], ids=["dials", "listens"])
+async def test_a_root_dropped_during_a_handshake_counts(pki, new, halfway, dials):
+    """The session is not up yet when the others are judged: nothing later would end it."""
+    one, tls = halfway
+    async with begun(dials, pki, tls) as (handshake, end):
+        pki.trust(new)
+        tls.adopt(tls.load())
+        other = asyncio.StreamReaderProtocol(asyncio.StreamReader())
+        loop = asyncio.get_running_loop()
+        if dials:
+            shake = loop.connect_accepted_socket(lambda: other, end, ssl=one.loaded.server)
+        else:
+            shake = loop.create_connection(
+                lambda: other, sock=end, ssl=one.loaded.client, server_hostname="v2"
+            )
+        transport, _ = await shake
+        try:
+            with pytest.raises(PeerError, match="a root was dropped") as caught:
+                await handshake
+        finally:
+            transport.abort()
+        assert caught.value.reason == "wrong_ca"
+
+
+async def test_a_certificate_renewed_during_a_handshake_does_not_count_for_it(pki):
+    """The session ends with what was shown."""
+    tls = pki.tls("v2")
+    shown = tls.loaded.identity
+    async with begun(True, pki, tls) as (handshake, end):
+        pki.issue("v2", lifetime=timedelta(hours=2))
+        tls.adopt(tls.load())
+        theirs = await accept(end, "v2", terms(pki, "v1", "v2", pki.tls("v1")), lambda _name: None)
+        ours = await handshake
+        await ours.close()
+        await theirs.close()
+        assert ours.own == theirs.identity == shown
+        assert ours.ends_at <= shown.not_after < tls.not_after

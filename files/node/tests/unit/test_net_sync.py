@@ -5,6 +5,7 @@
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import anyio
 import msgspec
@@ -16,6 +17,7 @@ from holdfast_node.chain.block import Block, CertifiedBlock, VoteSignature
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.net.sync import BlockSync
 from holdfast_node.net.sync_server import PAGE_BYTES
+from holdfast_node.node import Node
 
 pytestmark = pytest.mark.anyio
 
@@ -279,3 +281,56 @@ async def test_a_peer_that_left_is_not_asked(pki):
             assert sync.target_height == 0
             await anyio.sleep(FAST.sync_grace * 1.5)
             assert v2.asked == []
+
+
+class Stranger:
+    """As much of a node as decides whether it is in step; v1 of four, all connected."""
+
+    def __init__(self, sync, height):
+        self.config = SimpleNamespace(name="v1")
+        self.ledger = SimpleNamespace(
+            height=height, genesis=SimpleNamespace(validator_set=VALIDATORS)
+        )
+        self.network = SimpleNamespace(
+            peers=lambda: [SimpleNamespace(connected=True, role="validator")] * 3
+        )
+        self.sync = sync
+        self.driver = SimpleNamespace(wake=lambda: self.woken.append(True))
+        self.woken = []
+
+    _quorate = Node._quorate
+
+
+async def test_one_liar_takes_nobody_out_of_step(pki):
+    """A height that f validators, or an observer, never serve does not stop the chain."""
+    names = [validator.name for validator in VALIDATORS]
+    assert len(names) == 4
+    peers = [peer(name) for name in names if name != "v1"]
+    observer = peer("watcher", role="observer")
+    sync = BlockSync(
+        settings(pki, "v1", *peers, observer), VALIDATORS, height=lambda: 5, adopt=None
+    )
+    node = Stranger(sync, 5)
+    assert Node.in_step(node)
+    sync.on_status("watcher", 2**40)
+    sync.on_status(peers[0].name, 2**40)
+    assert Node.in_step(node)
+    assert not Node.newest(node)  # for a new folder one voice is enough
+    sync.on_status(peers[1].name, 6)
+    assert not Node.in_step(node)
+    assert sync.claimed_by(names, 2) == 6
+    assert sync.claimed_by(names, 1) == 2**40
+    assert sync.claimed_by(names, 4) == sync.claimed_by([], 1) == 0
+
+
+async def test_a_claim_that_ends_wakes_the_driver(pki):
+    """The peer leaves, or is not believed any more: the node may be in step again."""
+    sync = BlockSync(settings(pki, "v1", peer("v2")), VALIDATORS, height=lambda: 5, adopt=None)
+    node = Stranger(sync, 5)
+    sync.on_status("v2", 2**40)
+    assert not Node.newest(node)
+    Node.on_disconnected(node, "v2")
+    assert Node.newest(node)
+    assert node.woken == [True]
+    Node._sync_failed(node, "v2", "malformed")
+    assert node.woken == [True, True]

@@ -151,6 +151,19 @@ def test_nobody_can_vouch_for_a_lost_journal(tmp_path: Path) -> None:
     log.close()
 
 
+def test_nobody_can_vouch_for_a_copy_of_a_folder_that_lost_its_journal(tmp_path: Path) -> None:
+    """The graver doubt stays, whatever happens to the folder afterwards."""
+    voted(tmp_path / "v1")
+    (tmp_path / "v1" / JOURNAL).unlink()
+    assert reopened(tmp_path / "v1").standing.doubt == MISSING
+    shutil.copytree(tmp_path / "v1", tmp_path / "v2")
+    log = VoteLog(tmp_path / "v2")
+    assert log.standing.doubt == MISSING
+    with pytest.raises(StorageError, match="vouch"):
+        log.accept()
+    log.close()
+
+
 def test_compaction_keeps_what_binds(tmp_path: Path) -> None:
     """A short journal says as much as a long one, and that what is below is not known."""
     voted(tmp_path / "v1")
@@ -173,6 +186,8 @@ def test_a_journal_of_an_earlier_release_is_taken_over(tmp_path: Path) -> None:
     assert judge([Anchored(*here), VOTE], anchor=(1, 2), new=False).doubt == COPIED
     assert judge([Anchored(*here), Doubted("x"), Floor(3)], anchor=here, new=False).doubt is None
     assert judge([Anchored(*here), Floor(3), Doubted("x")], anchor=here, new=False).doubt == "x"
+    lost = [Anchored(*here), Doubted(MISSING)]
+    assert judge(lost, anchor=(2, 2), new=False).doubt == MISSING
 
 
 def test_votes_cannot_be_read_by_others(tmp_path: Path) -> None:

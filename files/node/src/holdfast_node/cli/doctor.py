@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`holdfast-node doctor`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from holdfast_node.vote_log import VoteLog
 @click.option(
     "--accept-copy",
     is_flag=True,
-    help="Vouch that this folder is the newest one: no node ran since it was copied.",
+    help="Vouch that this folder is the newest one: no node ran since it was copied. To be run as "
+    "the owner of the folder.",
 )
 def command(path: Path, credentials: Path | None, accept_copy: bool) -> None:  # noqa: FBT001 -- click passes flags so
     """Say what is wrong with the data folder of a stopped node, and how to mend it.
@@ -37,6 +39,14 @@ def command(path: Path, credentials: Path | None, accept_copy: bool) -> None:  #
         click.echo(f"note   {config.data_dir}: no such folder yet: a start makes it")
         return
     validator = config.role == "validator"
+    owner = config.data_dir.stat().st_uid
+    if accept_copy and owner != os.geteuid():
+        # The journal would become this user's, and the node could not write it any more.
+        fault = (
+            f"data_dir = {config.data_dir}: belongs to uid {owner}, as uid {os.geteuid()} nobody "
+            f"can vouch for it: run --accept-copy as the owner (sudo -u '#{owner}' ...)"
+        )
+        raise ConfigError([fault])
     with data_folder(config.data_dir) as folder:
         if accept_copy and validator:
             votes = VoteLog(folder)

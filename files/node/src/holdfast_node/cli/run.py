@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """`holdfast-node run`."""
 
+import signal
 from pathlib import Path
 
 import click
-import uvloop
-
-from holdfast_node.config import load
-from holdfast_node.node import run
-from holdfast_node.observe.logs import configure_logs
 
 
 @click.command()
 @click.option("--config", "path", type=click.Path(path_type=Path), required=True)
 def command(path: Path) -> None:
     """Run a node until SIGTERM or SIGINT; SIGHUP reloads its identity."""
+    # Untouched it would end a node that is still starting, as if that had been wanted.
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _frame: early.append(number))
+    # Imported here: they take the longest part of a start.
+    import uvloop  # noqa: PLC0415
+
+    from holdfast_node.config import load  # noqa: PLC0415
+    from holdfast_node.node import run  # noqa: PLC0415
+    from holdfast_node.observe.logs import configure_logs  # noqa: PLC0415
+
     config = load(path)
     configure_logs(config.log.level, config.log.format)
-    uvloop.run(run(config))
+    uvloop.run(run(config, early))

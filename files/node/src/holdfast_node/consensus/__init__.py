@@ -7,9 +7,17 @@ randomness, sockets or an event loop, so that one seed of the simulator gives on
 
 from holdfast_node.consensus.effects import Commit, Effect, Persist, Refused, Send
 from holdfast_node.consensus.evidence import Evidence
-from holdfast_node.consensus.messages import Entered, Locked, Message, PrePrepare, Record
+from holdfast_node.consensus.messages import (
+    Entered,
+    Locked,
+    Message,
+    NewView,
+    PrePrepare,
+    Record,
+    Vote,
+)
 from holdfast_node.consensus.replica import Replica, Timeouts
-from holdfast_node.consensus.rules import check_message
+from holdfast_node.consensus.rules import check_message, check_size
 
 __all__ = [
     "Commit",
@@ -18,6 +26,7 @@ __all__ = [
     "Evidence",
     "Locked",
     "Message",
+    "NewView",
     "Persist",
     "PrePrepare",
     "Record",
@@ -25,5 +34,7 @@ __all__ = [
     "Replica",
     "Send",
     "Timeouts",
+    "Vote",
     "check_message",
+    "check_size",
 ]

@@ -62,6 +62,11 @@ class FutureMessages:
             for message, _ in waiting[sender]:
                 yield message
 
+    def proposals(self, view: int) -> list[Block]:
+        """The blocks proposed for `view`, oldest first."""
+        messages = (message for queue in self._waiting.values() for message, _ in queue)
+        return [m.block for m in messages if isinstance(m, PrePrepare) and m.view == view]
+
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 

@@ -110,6 +110,20 @@ class HeightState:
             kept.append(Voted(self.height, self.view, voted))
         return kept
 
+    def awaits_proposal(self, view: int) -> bool:
+        """Whether a proposal of `view` would be judged now."""
+        idle = self.active and not self.decided and self._proposal is None
+        return idle and view == self.view
+
+    def waiting_proposals(self, view: int) -> list[Block]:
+        """The blocks that are looked at when the next height begins, in `view`."""
+        return self._future.proposals(view)
+
+    def early_proposals(self, view: int) -> list[Block]:
+        """The blocks that are looked at when a NEW-VIEW for `view` comes."""
+        early = self._early
+        return [] if early is None or early.view != view else [early.block]
+
     @property
     def leader(self) -> int:
         """The index of the current view's leader."""

@@ -68,7 +68,9 @@ def judge(
                 doubt, floor = None, max(floor, record.height)
             case _:
                 votes.append(record)
-    if anchored is not None and (anchored.inode, anchored.changed_ns) != anchor:
+    # A doubt that is there already stays as it is: nobody may vouch for a copy without its journal.
+    moved = anchored is not None and (anchored.inode, anchored.changed_ns) != anchor
+    if doubt is None and moved:
         doubt = COPIED
     # Where it voted, it had the block below: so heights below the last one are decided.
     floor = max([floor, *(record.height - 1 for record in votes)])

@@ -102,6 +102,7 @@ class Replica(HeightState):
         effects: list[Effect] = []
         if not self.active:
             self._changes.add(self._view_change())  # it counts for the quorum, here as elsewhere
+            effects += self._follow_view_change(now)  # alone, it is the quorum
         elif self.leader == self.index and self._proposal is None:
             effects += self._propose_again(now)
         return effects + self.repeat()

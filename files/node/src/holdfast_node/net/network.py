@@ -173,7 +173,12 @@ class Network:
         """Exchange messages until the connection fails, whoever is at fault."""
         try:
             async with anyio.create_task_group() as tasks:
-                link.begin(session, tasks.cancel_scope, lambda old: tasks.start_soon(old.close))
+                link.begin(
+                    session,
+                    tasks.cancel_scope,
+                    # `Bye`, and what came before it, may have got no farther than our buffers.
+                    lambda old: tasks.start_soon(old.retire, self._settings.timing.silence),
+                )
                 self._handler.on_connected(link.peer.name, session.hello)
                 tasks.start_soon(self._heartbeat, link)
                 tasks.start_soon(self._renew, link)

@@ -99,6 +99,8 @@ def read_revocations(path: Path, issuers: Sequence[x509.Certificate]) -> Revocat
         name = one.issuer.rfc4514_string()
         if critical:  # a delta, or a list of some certificates only: others would pass unnoticed
             raise _fault(path, f"the list of {name} has critical extensions {', '.join(critical)}")
+        if _key_id(one) is None:  # whose signature it bears could not be checked
+            raise _fault(path, f"the list of {name} does not say which key signed it")
         if not intact:
             raise _fault(path, f"the list of {name} has a bad signature")
         lists.append(one)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import anyio
 
 from holdfast_node.net.settings import NetworkSettings, PeerSettings
-from holdfast_node.net.tls import Identity, tls_fault
+from holdfast_node.net.tls import Identity, Loaded, tls_fault
 from holdfast_node.net.wire import (
     HELLO_LIMIT,
     PROTOCOL_VERSION,
@@ -119,21 +119,33 @@ class Session:
             await self._writer.wait_closed()
         self._writer.transport.abort()
 
+    async def retire(self, seconds: float) -> None:
+        """Close once the peer has taken all that was sent, or after `seconds`; cut if cancelled."""
+        try:
+            with anyio.move_on_after(seconds), contextlib.suppress(OSError):
+                self._writer.close()
+                await self._writer.wait_closed()
+        finally:
+            self.abort()
+
     def abort(self) -> None:
         """Cut the connection at once; pending reads and writes fail."""
         self._writer.transport.abort()
 
-    async def introduce(self, terms: Terms, admit: Callable[[str], None]) -> None:
+    async def introduce(self, terms: Terms, admit: Callable[[str], None], shown: Loaded) -> None:
         """Check who it is and exchange the `Hello`s.
 
         `admit(name)` raises `PeerError` if that member is not to connect; it is told nothing then.
+        The TLS handshake was made with what `shown` is, which may have been replaced meanwhile.
         """
         settings = terms.settings
         certificate = self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         self.identity = settings.tls.identity_of(certificate)
-        self.own = settings.tls.loaded.identity
+        self.own = shown.identity
         self.ends_at = min(self.identity.not_after, self.own.not_after)
         settings.tls.guard(self)
+        if shown.roots - settings.tls.loaded.roots:  # before it was guarded: nobody has judged it
+            raise PeerError("wrong_ca", "a root was dropped during the handshake: connect again")
         if all(peer.name != self.peer for peer in settings.peers):
             raise PeerError("not_member", f"certificate of {self.peer!r}: not one of our peers")
         admit(self.peer)
@@ -193,14 +205,15 @@ async def accept(
     """
     async with _handshake(terms.settings) as timeout:
         streams = _Streams.create()
+        loaded = terms.settings.tls.loaded
         transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
             lambda: streams.protocol,
             connection,
-            ssl=terms.settings.tls.server,
+            ssl=loaded.server,
             ssl_handshake_timeout=timeout,
         )
         session = streams.session(transport, address)
-        await _introduced(session, terms, admit)
+        await _introduced(session, terms, admit, loaded)
         return session
 
 
@@ -218,22 +231,25 @@ async def dial(address: tuple[str, int], peer: PeerSettings, terms: Terms) -> Se
 
     async with _handshake(terms.settings) as timeout:
         streams = _Streams.create()
+        loaded = terms.settings.tls.loaded
         transport, _ = await asyncio.get_running_loop().create_connection(
             lambda: streams.protocol,
             host,
             port,
-            ssl=terms.settings.tls.client,
+            ssl=loaded.client,
             server_hostname=peer.name,
             ssl_handshake_timeout=timeout,
         )
         session = streams.session(transport, f"{host}:{port}")
-        await _introduced(session, terms, expect)
+        await _introduced(session, terms, expect, loaded)
         return session
 
 
-async def _introduced(session: Session, terms: Terms, admit: Callable[[str], None]) -> None:
+async def _introduced(
+    session: Session, terms: Terms, admit: Callable[[str], None], shown: Loaded
+) -> None:
     try:
-        await session.introduce(terms, admit)
+        await session.introduce(terms, admit, shown)
     except BaseException as error:
         await session.close()
         if isinstance(error, ConnectionError):

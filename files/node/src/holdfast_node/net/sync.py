@@ -4,7 +4,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import anyio
@@ -126,6 +126,11 @@ class BlockSync:
     def target_height(self) -> int:
         """The greatest height a believable peer announced, or our own if that is greater."""
         return max(self._height(), *(source.claim for source in self._sources.values()), 0)
+
+    def claimed_by(self, names: Iterable[str], count: int) -> int:
+        """The height that at least `count` of `names` say they have; 0 if too few say anything."""
+        claims = sorted((self._sources[n].claim for n in names if n in self._sources), reverse=True)
+        return claims[count - 1] if len(claims) >= count else 0
 
     @property
     def in_progress(self) -> bool:

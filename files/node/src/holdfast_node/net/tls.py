@@ -153,14 +153,6 @@ class Tls:
         return self._loaded
 
     @property
-    def server(self) -> ssl.SSLContext:
-        return self.loaded.server
-
-    @property
-    def client(self) -> ssl.SSLContext:
-        return self.loaded.client
-
-    @property
     def not_after(self) -> float:
         """When our certificate expires, Unix seconds."""
         return self.loaded.identity.not_after

@@ -69,6 +69,8 @@ class Oracle:
                     self._first(validator, *entry)  # binds from now on, sent or not
             case Entered():
                 entry = ("entered", record.height, record.view, b"")
+                key = (validator, record.height)  # binds whether it is told to others or not
+                self._entered[key] = max(self._entered.get(key, 0), record.view)
             case _:
                 return
         self._written.add((validator, *entry))
@@ -125,13 +127,10 @@ class Oracle:
         height, view = message.height, message.view
         where = f"v{validator}: view change to {height}/{view}"
         self.demand(
-            (validator, "entered", height, view, b"") in self._written
-            or (validator, height) in self._entered,
+            (validator, "entered", height, view, b"") in self._written,
             f"{where} was sent before it was in the journal",
         )
-        key = (validator, height)
-        self._entered[key] = max(self._entered.get(key, 0), view)
-        locked = self._committed_in.get(key, -1)
+        locked = self._committed_in.get((validator, height), -1)
         shown = -1 if message.prepared is None else message.prepared.view
         self.demand(shown >= locked, f"{where} hides its lock of view {locked}, shows {shown}")
 

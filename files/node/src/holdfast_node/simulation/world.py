@@ -352,7 +352,8 @@ class World:
             replica = machine.replica
             if replica is None or machine.frozen_until > self.now or replica.decided:
                 continue
-            if any(p.index not in self.faulty and self._serves(p, machine) for p in self.machines):
+            ahead = {p.index for p in self.machines if self._serves(p, machine)}
+            if len(ahead) > self.scenario.faults:
                 continue  # out of step: as in the driver, neither proposes nor expects
             now = machine.clock(self.now)
             replica.expect(now)

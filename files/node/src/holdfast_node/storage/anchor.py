@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tells a data folder from its copies.
 
-The file `anchor` is made once and never touched again. Whatever brings a folder back from a copy
-(cp, rsync, tar, a backup) makes a new file, or changes the old one: its inode, or the time of its
-last change, which no program can set, is then another than the journal says. An image of the whole
-disk, rolled back, is not told apart.
+The file `anchor` is made once and never touched again. Whatever makes a folder from a copy (cp,
+rsync, tar, a backup) makes a new file: its inode, or the time of its last change, which no program
+can set, is then another than the journal says.
+
+Not told apart: older files that are put back over the folder in use while the anchor stays as it is
+(rsync onto the same folder passes over it, for its size and times are right), and an image of the
+whole disk, rolled back. So a folder has to be emptied before a backup is restored into it.
 """
 
 import os

@@ -86,8 +86,8 @@ def read_records(content: bytes, name: str) -> list[bytes]:
 
 
 WAY_OUT: Final = (
-    "put the file back from this very disk if you can; otherwise move it away and start the node: "
-    "it then follows without a vote until no vote of its past can be contradicted"
+    "move it away and start the node: it then follows without a vote until no vote of its past can "
+    "be contradicted. Do not put an older one in its place: that would go unnoticed"
 )
 
 
