@@ -142,7 +142,9 @@ async def test_a_connection_ends_with_the_peers_certificate(pki):
         await until(lambda: v2.refused and not v2.connected("v1"))
         seen = len(v2.refused)
         await until(lambda: len(v2.refused) > seen)  # closed, then refused for ever
-        assert set(v2.refused) == {"expired"}
+        # Its own side knows as well; where that closes first, the other sees a handshake end early.
+        assert "expired" in v2.refused
+        assert set(v2.refused) <= {"expired", "aborted"}
         assert v1.status("v2").last_error
 
 
