@@ -179,7 +179,8 @@ def bootstrap_pip(home: Path) -> None:
 
 def unit() -> Count:
     """Unit tests of the collection and of the node."""
-    count = pytest("unit", "tests/unit")
+    # The node's tests measure time and run one after the other; these do not.
+    count = pytest("unit", "tests/unit", PYTEST_ADDOPTS="-n 2")
     count.add(pytest("node", "tests", NODE))
     return count
 

@@ -46,7 +46,7 @@ def clock_info(host: Host, **options: Any) -> dict[str, Any]:
         ("python_interpreter", "/usr/bin/python3"),
     ):
         command += ["-e", f"ansible_{name}={value}"]
-    env = environment(NO_COLOR="1", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+    env = environment(ANSIBLE_FORCE_COLOR="0", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     outcome, _arrow, result = done.stdout.partition("it | ")[2].partition(" => ")
     assert outcome in ("SUCCESS", "FAILED!"), done.stdout + done.stderr

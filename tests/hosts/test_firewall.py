@@ -108,7 +108,7 @@ def module(host: Host, **options: Any) -> Any:
         "ansible_python_interpreter=/usr/bin/python3",
     ]
     command += ["-m", "holdfast.chain.firewall_rules", "-a", json.dumps(options)]
-    env = environment(NO_COLOR="1", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+    env = environment(ANSIBLE_FORCE_COLOR="0", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.partition(" => ")[2])
