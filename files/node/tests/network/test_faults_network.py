@@ -145,7 +145,7 @@ def test_kills_at_any_moment_lose_nothing(tmp_path):
             victim = chance.choice(sorted(network.members))
             through = chance.choice(sorted(network.members.keys() - {victim}))
             network.put(through, b"before %d" % attempt)
-            time.sleep(chance.uniform(0, 0.3))
+            time.sleep(chance.uniform(0, 0.3))  # killed at any point of its work
             network.kill(victim)
             network.put(through, b"without one, %d" % attempt)
             network.start(victim)

@@ -109,7 +109,7 @@ def test_a_lost_database_is_a_note(folder: Path) -> None:
 
 def test_a_copy_and_a_lost_journal_are_told(folder: Path, tmp_path: Path) -> None:
     """Both will start, and follow without a vote."""
-    time.sleep(0.02)
+    time.sleep(0.02)  # the file system's clock ticks that slowly
     shutil.copytree(folder, tmp_path / "copy")
     assert "is a copy" in findings(tmp_path / "copy")["note"]
     (folder / JOURNAL).unlink()
@@ -127,7 +127,7 @@ def test_only_the_owner_vouches_for_a_copy(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another user, root too, would leave a journal that the node cannot write."""
-    time.sleep(0.02)
+    time.sleep(0.02)  # the file system's clock ticks that slowly
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     config = SimpleNamespace(data_dir=copy, role="validator", read_genesis=lambda: GENESIS)
     monkeypatch.setattr(cli_doctor, "examine_config", lambda *_: (config, [], []))

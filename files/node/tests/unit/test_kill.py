@@ -63,7 +63,7 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
         head = ""
         if attempt % 4:  # the others are killed anywhere, import and creation included
             head = process.stdout.readline()
-        time.sleep(rng.uniform(0.0, 0.3))
+        time.sleep(rng.uniform(0.0, 0.3))  # killed at any point of its work
         os.kill(process.pid, signal.SIGKILL)
         output = head + process.communicate()[0]
         assert process.returncode == -signal.SIGKILL, output
