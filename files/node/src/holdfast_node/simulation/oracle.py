@@ -135,11 +135,16 @@ class Oracle:
         self.demand(shown >= locked, f"{where} hides its lock of view {locked}, shows {shown}")
 
     def _judge_proof(self, validator: int, height: int, proof: PreparedProof) -> None:
-        """An honest validator relies on a proof: a quorum must have said what it says."""
-        votes = self._prepare_votes.get((height, proof.view, proof.block_hash), set())
+        """An honest validator relies on a proof: each honest validator in it said what it says.
+
+        A faulty one may have signed what it never sent to anybody, or only within this proof.
+        """
+        said = self._prepare_votes.get((height, proof.view, proof.block_hash), set())
+        signers = {proof.leader.validator, *(vote.validator for vote in proof.prepares)}
+        sound = {i for i in signers if i in said or i in self._faulty}
         self.demand(
-            len(votes) >= self._quorum,
-            f"v{validator} takes a block at {height}/{proof.view} for prepared by {len(votes)}",
+            len(sound) >= self._quorum,
+            f"v{validator} takes a block at {height}/{proof.view} for prepared by {len(sound)}",
         )
 
     def _count_prepare(self, validator: int, height: int, view: int, block_hash: bytes) -> None:
