@@ -5,6 +5,7 @@
 #   make test        every layer of tests; each of them alone:
 #                    make lint, sanity, unit, artifact, roles, test-vm, network
 #   make simulate    consensus against seeded faults in virtual time; SEEDS=10000 runs that many
+#   make docs        writes the tables of the roles' READMEs anew from their argument specs
 
 SHELL := /bin/sh
 PYTHON := python3
@@ -15,7 +16,7 @@ LAB := .venv/bin/python -m lab
 LAYERS := lint sanity unit artifact roles vm network
 SEEDS := 1000
 
-.PHONY: help demo demo-down test simulate $(LAYERS) test-vm setup setup-hosts python clean
+.PHONY: help demo demo-down test simulate docs $(LAYERS) test-vm setup setup-hosts python clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -31,6 +32,9 @@ test: setup-hosts
 
 simulate: setup
 	@.venv/bin/holdfast-node simulate --seeds $(SEEDS)
+
+docs: setup
+	@.venv/bin/python tests/unit/roles/test_documented.py
 
 roles network: setup-hosts
 	@.venv/bin/python tests/run.py $@
