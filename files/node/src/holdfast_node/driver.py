@@ -398,6 +398,7 @@ class Driver:
         committed = await to_thread.run_sync(self.ledger.commit, certified)
         now = self.last_commit = self._clock()
         header = certified.block.header
+        newest = self.mempool.newest_arrival(committed.transaction_ids)
         self.mempool.committed(committed.transaction_ids, committed.next_nonces, header.time_ms)
         seen = self._proposal_seen.pop(certified.certificate.block_hash, None)
         latency = None if seen is None or synced else now - seen
@@ -415,11 +416,15 @@ class Driver:
         if self.replica is not None:
             await self._process_first(self.replica.waiting_proposals(header.view))
             await self._carry_out(self.replica.advance(header.height, header.view, self._clock()))
-            await self._judge_leader(self.replica, certified.block, committed.transaction_ids)
+            await self._judge_leader(
+                self.replica, certified.block, committed.transaction_ids, newest
+            )
         elif self.rejoin is not None:
             await self.rejoin.committed(header.height, committed.transaction_ids)
 
-    async def _judge_leader(self, replica: Replica, block: Block, ids: Sequence[bytes]) -> None:
+    async def _judge_leader(
+        self, replica: Replica, block: Block, ids: Sequence[bytes], newest: float | None
+    ) -> None:
         """Suspect a leader whose blocks pass over what has waited long."""
         settings, now = self._settings, self._clock()
         size = sum(map(len, block.transactions))
@@ -427,7 +432,8 @@ class Driver:
             len(block.transactions) < settings.max_block_transactions
             and size + MAX_TRANSACTION_BYTES <= settings.max_block_bytes
         )
-        if self._patience.committed(ids, room=room, now=now):
+        view = block.header.view
+        if self._patience.committed(ids, room=room, newest=newest, view=view, now=now):
             leader = replica.validators[replica.leader].name
             log.warning("the leader passes over a transaction", leader=leader, view=replica.view)
             await self._carry_out(replica.suspect(now))

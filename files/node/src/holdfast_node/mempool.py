@@ -74,6 +74,11 @@ class Mempool:
     def get(self, transaction_id: bytes) -> CheckedTransaction | None:
         return self._by_id.get(transaction_id)
 
+    def newest_arrival(self, transaction_ids: Iterable[bytes]) -> float | None:
+        """When the youngest of those that wait here came, by `clock`; None if none waits."""
+        arrived = self._arrived
+        return max((arrived[i] for i in transaction_ids if i in arrived), default=None)
+
     def add(self, checked: CheckedTransaction, next_nonce: int) -> None:
         """Take in a transaction; `next_nonce` is its sender's according to the ledger.
 

@@ -24,7 +24,13 @@ from holdfast_node.consensus.messages import Anchored, Floor
 from holdfast_node.errors import RefusedError
 from holdfast_node.simulation.adversary import Adversary
 from holdfast_node.simulation.keys import SimulatedKey, SimulatedValidators
-from holdfast_node.simulation.machine import CHAIN_ID, MAX_BLOCK_BYTES, TIMEOUTS, Machine
+from holdfast_node.simulation.machine import (
+    BLOCK_TRANSACTIONS,
+    CHAIN_ID,
+    MAX_BLOCK_BYTES,
+    TIMEOUTS,
+    Machine,
+)
 from holdfast_node.simulation.misfortune import Misfortune
 from holdfast_node.simulation.oracle import Oracle
 from holdfast_node.simulation.scenario import Scenario
@@ -187,6 +193,8 @@ class World:
         if certified.block.height != machine.height + 1:
             return
         block = certified.block
+        arrived = [machine.mempool[t] for t in block.transactions if t in machine.mempool]
+        newest = machine.clock(max(arrived)) if arrived else None
         machine.store(certified)
         self.note(f"{machine} has block {block.height} {block.hash.hex()[:8]}")
         if machine.index not in self.faulty:
@@ -203,8 +211,10 @@ class World:
         self.carry_out(machine, replica.advance(block.height, block.header.view, now))
         if machine.life != life or machine.replica is None:
             return
-        room = len(block.transactions) < 4
-        if machine.patience.committed(block.transactions, room=room, now=now):
+        room, view = len(block.transactions) < BLOCK_TRANSACTIONS, block.header.view
+        if machine.patience.committed(
+            block.transactions, room=room, newest=newest, view=view, now=now
+        ):
             self.note(f"{machine} suspects v{replica.leader}")
             self.carry_out(machine, replica.suspect(now))
         machine.patience.watch(machine.oldest(), now)
