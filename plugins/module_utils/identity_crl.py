@@ -118,6 +118,20 @@ class Issuers:
     known: Sequence[x509.Certificate]
     lasting: Sequence[x509.Certificate]
 
+    def may_count(self, crl: x509.CertificateRevocationList) -> bool:
+        """Whether a list that was published here before is of a CA below a root trusted here.
+
+        That CA itself may be forgotten: after two renewals no generation is from it, and the CA
+        that followed it does not tell of it for ever. Its list counts until its root is gone.
+        """
+        if any(is_from(crl, issuer) for issuer in self.known):
+            return True
+        roots = [one for one in self.known if one.subject == one.issuer]
+        return any(
+            not any(one.issuer == root.subject for one in self.known if one not in roots)
+            for root in roots
+        )
+
 
 @dataclass(frozen=True)
 class PublishPlan:
@@ -151,8 +165,7 @@ def plan_publish(
     kept = [
         crl
         for crl in present.crls
-        if not any(same_issuer(crl, one) for one in given)
-        and any(is_from(crl, issuer) for issuer in issuers.known)
+        if not any(same_issuer(crl, one) for one in given) and issuers.may_count(crl)
     ]
     wanted = [*given, *kept]
     digests = [digest_of(crl) for crl in wanted]

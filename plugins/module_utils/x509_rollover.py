@@ -19,7 +19,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.holdfast.chain.plugins.module_utils.plan import Change, Plan
 from ansible_collections.holdfast.chain.plugins.module_utils.transaction import Transaction
@@ -217,6 +217,30 @@ def plan_authorities(
         changes.append(creation(*create, "a successor is to be trusted beside the CA in use"))
     changes += [Change(str(old), "present", f"moved to {new}", why) for old, new, why in moves]
     return CaPlan(Plan(_unique(changes)), create, moves)
+
+
+def check_lineage(found: Authorities, in_use: Mapping[str, Sequence[str]]) -> None:
+    """RefusedError unless every host that has an identity trusts a root of this CA; pure.
+
+    in_use: fingerprints of the roots that hosts trust, by their names. Roots that were rolled over
+    are its own, too. Where there is no CA, one would be made that all these hosts do not trust.
+    """
+    own = {fingerprint(one.root)[:_SHORT] for one in found.all()} | set(found.retired)
+    strangers: dict[str, list[str]] = {}
+    for name, roots in sorted(in_use.items()):
+        if roots and not any(root[:_SHORT] in own for root in roots):
+            strangers.setdefault(", ".join(sorted(roots)), []).append(name)
+    if strangers:
+        told = "; ".join(f"{', '.join(names)}: {roots}" for roots, names in strangers.items())
+        active = found.active
+        has = "there is none" if active is None else f"the one there has {fingerprint(active.root)}"
+        raise _refused(
+            "another_ca",
+            f"in_use: hosts have identities of an authority with another root ({told}). It was "
+            f"expected in {found.directory}; {has}. Bring that folder here from where it was made, "
+            "or from its backup, or say where it is. Another authority would cut every host off "
+            "from the others; where that is wanted, leave in_use out",
+        )
 
 
 def _unique(changes: Sequence[Change]) -> list[Change]:

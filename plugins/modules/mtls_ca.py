@@ -80,6 +80,16 @@ options:
       - SHA-256 of the root that is rolled over. Once that rollover is over, all its phases change
         nothing any more, so that a playbook can run twice without beginning another one.
     type: str
+  in_use:
+    description:
+      - The roots that hosts trust already, lists of SHA-256 by the hosts' names, as
+        M(holdfast.chain.mtls_info) returns them in RV(holdfast.chain.mtls_info#module:on_disk).
+      - Refused, before a CA is made, unless each host trusts a root of this CA or one that was
+        rolled over here. A CA made on another controller, or after its folder was lost, would cut
+        all these hosts off.
+      - Leave it out to make another CA on purpose.
+    type: dict
+    default: {}
   old_passphrase:
     description:
       - To change the passphrase. Keys that O(passphrase) does not open and this one does are
@@ -108,6 +118,17 @@ EXAMPLES = r"""
 - name: The pin every host gets
   ansible.builtin.debug:
     var: ca.root_fingerprint
+
+- name: The same, but not if hosts have identities of another one
+  holdfast.chain.mtls_ca:
+    directory: /srv/holdfast/ca
+    common_name: Example consortium
+    trust_domain: chain.example.org
+    passphrase: "{{ vault_ca_passphrase }}"
+    in_use:
+      v1: "{{ hostvars['v1'].identity.on_disk.root_sha256 | default([]) }}"
+  delegate_to: localhost
+  run_once: true
 
 - name: First phase of a rollover
   holdfast.chain.mtls_ca:
@@ -202,7 +223,7 @@ problems:
     reason:
       description:
         - A stable word, such as V(ca_differs), V(ca_damaged), V(wrong_passphrase), V(wrong_phase),
-          V(still_in_use) or V(unknown_root).
+          V(still_in_use), V(another_ca) or V(unknown_root).
       type: str
     message:
       description: The cause as a sentence.
@@ -229,6 +250,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509_ca import Para
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_rollover import (
     STATES,
     apply_authorities,
+    check_lineage,
     plan_authorities,
     read_authorities,
 )
@@ -257,6 +279,17 @@ def wanted_parameters(params: dict[str, Any]) -> Parameters:
     return wanted
 
 
+def roots_in_use(given: dict[str, Any]) -> dict[str, list[str]]:
+    """The option in_use, each fingerprint as modules write it; RefusedError for what is none."""
+    found = {}
+    for name, roots in given.items():
+        if not isinstance(roots, list):
+            text = f"in_use: {name}: '{roots}': expected a list of fingerprints"
+            raise RefusedError([("bad_fingerprint", text)])
+        found[name] = [check_fingerprint(str(root), f"in_use: {name}") for root in roots]
+    return found
+
+
 def work(module: AnsibleModule) -> dict[str, Any]:
     """Read, plan, apply, prove."""
     params, moment = module.params, now()
@@ -264,6 +297,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     wanted = wanted_parameters(params)
     replaces = params["replaces"] and check_fingerprint(params["replaces"], "replaces")
     found = read_authorities(directory, passphrase, params["old_passphrase"])
+    check_lineage(found, roots_in_use(params["in_use"]))
     planned = plan_authorities(found, wanted, params["state"], replaces, moment)
     if planned.plan and not module.check_mode:
         with Transaction() as transaction:
@@ -289,6 +323,7 @@ def main() -> None:
             "intermediate_days": {"type": "int", "default": 1825},
             "state": {"type": "str", "choices": list(STATES), "default": "present"},
             "replaces": {"type": "str"},
+            "in_use": {"type": "dict", "default": {}},
             "old_passphrase": {"type": "str", "no_log": True},
         },
         supports_check_mode=True,

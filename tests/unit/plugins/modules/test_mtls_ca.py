@@ -253,3 +253,46 @@ def test_openssl_accepts_the_intermediate(
     command = ["openssl", "verify", "-x509_strict", "-CAfile", "root.pem", "intermediate.pem"]
     done = subprocess.run(command, cwd=base, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_none_is_made_beside_the_one_that_hosts_have(
+    arguments: dict[str, Any], run_module: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Another controller, or a lost folder: whose root, where it was looked for, and how."""
+    theirs = "ab" * 32
+    in_use = {"v1": [theirs], "v2": [theirs.upper()], "v5": []}
+    for check in (True, False):
+        refused = run_module("mtls_ca", {**arguments, "in_use": in_use}, check=check)
+        assert [problem["reason"] for problem in refused["problems"]] == ["another_ca"]
+        for said in (f"v1, v2: {theirs}", arguments["directory"], "there is none", "backup"):
+            assert said in refused["msg"]
+        assert "v5" not in refused["msg"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hosts_own_one_is_taken(
+    arguments: dict[str, Any], run_module: Callable[..., Any]
+) -> None:
+    """By hosts that trust its root, that of its successor, or one it has retired; by new hosts."""
+    first = run_module("mtls_ca", {**arguments, "in_use": {"v1": []}})["root_fingerprint"]
+    for state in ("trust_both", "reissue", "drop_old"):
+        assert not run_module("mtls_ca", {**arguments, "in_use": {"v1": [first]}})["changed"]
+        done = run_module("mtls_ca", {**arguments, "state": state, "in_use": {"v1": [first]}})
+        assert done["changed"]
+    second = done["root_fingerprint"]
+    in_use = {"slow": [first], "v1": [second], "both": [first, second], "new": []}
+    assert not run_module("mtls_ca", {**arguments, "in_use": in_use})["changed"]
+    stranger = {**in_use, "v9": ["cd" * 32]}
+    refused = run_module("mtls_ca", {**arguments, "in_use": stranger})
+    assert f"the one there has {second}" in refused["msg"]
+    assert f"({'v9'}: {'cd' * 32})" in refused["msg"]
+
+
+@pytest.mark.parametrize("wrong", [{"v1": ["abc"]}, {"v1": "ab" * 32}])
+def test_in_use_must_be_fingerprints(
+    arguments: dict[str, Any], run_module: Callable[..., Any], wrong: dict[str, Any]
+) -> None:
+    """The name of the host is told."""
+    refused = run_module("mtls_ca", {**arguments, "in_use": wrong})
+    assert refused.failed
+    assert "in_use: v1" in refused["msg"]

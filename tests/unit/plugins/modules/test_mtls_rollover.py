@@ -267,8 +267,12 @@ def test_a_revocation_reaches_a_host_that_phase_1_has_not(ready: Any, other_pki:
     assert _reasons(refused) == ["crl_issuer_unknown"]
 
 
-def test_the_old_list_stays_on_a_host_that_phase_3_has_not(ready: Any) -> None:
-    """The CA has its own list alone then; the host still trusts the old root, so needs both."""
+@pytest.mark.parametrize("renewals", [0, 1, 2])
+def test_the_old_list_stays_on_a_host_that_phase_3_has_not(ready: Any, renewals: int) -> None:
+    """The CA has its own list alone then; the host still trusts the old root, so needs both.
+
+    However often it was renewed in between, when no certificate of the old CA is left on it.
+    """
 
     def revoked(result: Any) -> dict[str, list[str]]:
         return {crl["issuer"]: crl["revoked"] for crl in result["crls"]}
@@ -277,17 +281,26 @@ def test_the_old_list_stays_on_a_host_that_phase_3_has_not(ready: Any) -> None:
     ready.trust(both)
     old = ready.request()["current"]["serial"]
     phase = ready.roll("reissue")
-    signed = ready.sign(ready.request(root_fingerprint=phase["root_fingerprint"])["request"])
-    issued = signed["certificates"]["v1"]
-    ready.install(
-        issued["certificate"],
-        chain=issued["chain"],
-        root_certificate=None,
-        root_fingerprint=phase["root_fingerprint"],
-        trusted_roots=signed["trusted_roots"],
-    )
+
+    def renew() -> str:
+        """A certificate of the CA that signs, and the roots it tells of; its serial number."""
+        pin = phase["root_fingerprint"]
+        signed = ready.sign(ready.request(force=True, root_fingerprint=pin)["request"])
+        issued = signed["certificates"]["v1"]
+        installed = ready.install(
+            issued["certificate"],
+            chain=issued["chain"],
+            root_certificate=None,
+            root_fingerprint=pin,
+            trusted_roots=signed["trusted_roots"],
+        )
+        assert installed["changed"], installed.text
+        return str(issued["serial"])
+
+    serials = [renew()]
     lists = ready.crl(revoke=[{"serial": old, "reason": "key_compromise"}])
     assert not ready.publish(lists["crl"], issuers=lists["issuers"]).failed
+    serials += [renew() for _ in range(renewals)]
     ready.roll("drop_old")
     lists = ready.crl(revoke=[{"name": "v1", "reason": "superseded"}])
     assert [crl["issuer"] for crl in lists["crls"]] == ["CN=Demo Issuing CA G2"]
@@ -295,22 +308,13 @@ def test_the_old_list_stays_on_a_host_that_phase_3_has_not(ready: Any) -> None:
     published = ready.publish(lists["crl"], **told)
     assert published["changed"], published.text
     assert revoked(published) == {
-        "CN=Demo Issuing CA G2": [issued["serial"]],
+        "CN=Demo Issuing CA G2": sorted(serials),
         "CN=Demo Issuing CA": [old],
     }
     for given in (told, {}):
         assert not ready.publish(lists["crl"], **given)["changed"]
     # Once the old root is gone, so is its list.
-    request = ready.request(force=True, root_fingerprint=phase["root_fingerprint"])["request"]
-    signed = ready.sign(request)
-    issued = signed["certificates"]["v1"]
-    ready.install(
-        issued["certificate"],
-        chain=issued["chain"],
-        root_certificate=None,
-        root_fingerprint=phase["root_fingerprint"],
-        trusted_roots=signed["trusted_roots"],
-    )
+    renew()
     last = ready.publish(lists["crl"], **told)
     assert [crl["issuer"] for crl in last["crls"]] == ["CN=Demo Issuing CA G2"]
 
