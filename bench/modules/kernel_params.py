@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from lab import hosts, images, machine, tools
+from lab import hosts, machine, tools
 from lab.shell import COLLECTIONS, STATE, VENV, capture, environment, say, step, stream
 
 HERE = Path(__file__).resolve().parent
@@ -106,10 +106,9 @@ def absent(name: str) -> dict[str, Any]:
 def measure(rounds: int) -> dict[str, list[float]]:
     """Seconds of each task by its name, one per round."""
     machine.prepare()
-    image, _made = images.provide("debian-12")
     posix = collection("ansible", "posix")
     seconds: dict[str, list[float]] = defaultdict(list)
-    hosts.up(LAB, ["h1"], "debian-12", image)
+    hosts.up(LAB, {"h1": "debian-12"})
     try:
         with tempfile.TemporaryDirectory() as scratch:
             inventory = Path(scratch) / "hosts.json"

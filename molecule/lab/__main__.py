@@ -22,8 +22,8 @@ def main(arguments: list[str]) -> int:
     image.add_argument("platform")
     up = commands.add_parser("up", help="start the hosts of a lab")
     up.add_argument("lab")
-    up.add_argument("hosts", nargs="+")
-    up.add_argument("--platform", default="debian-12")
+    up.add_argument("hosts", nargs="+", help="NAME, or NAME=PLATFORM")
+    up.add_argument("--platform", default="debian-12", help="of hosts that name none")
     down = commands.add_parser("down", help="remove the hosts of labs")
     down.add_argument("lab", nargs="*")
     down.add_argument("--all", action="store_true", help="of all labs in this container storage")
@@ -51,8 +51,9 @@ def dispatch(options: argparse.Namespace) -> int:
         name, _ = images.provide(options.platform)
         say(f"{name} {images.inspect(name)}")
     elif options.command == "up":
-        name, _ = images.provide(options.platform)
-        started = hosts.up(options.lab, options.hosts, options.platform, name)
+        wanted = (host.partition("=") for host in options.hosts)
+        names = {name: platform or options.platform for name, _, platform in wanted}
+        started = hosts.up(options.lab, names)
         say(json.dumps({"started": started, "addresses": hosts.addresses(options.lab)}))
     elif options.command == "down":
         for lab in hosts.labs() if options.all else options.lab:

@@ -48,7 +48,7 @@ def up() -> None:
     if made:
         notes.write(image=image)
     names = members()
-    fresh = hosts.up(LAB, names, PLATFORM, image)
+    fresh = hosts.up(LAB, dict.fromkeys(names, PLATFORM))
     changed = deploy()
     nodes = settled(names)
     show(nodes)

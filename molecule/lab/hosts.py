@@ -11,10 +11,9 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
-from . import networks
-from .images import definition
+from . import images, networks
 from .shell import LabError, capture, say, step, succeeds
 
 BOOT_SECONDS = 60
@@ -101,28 +100,34 @@ def addresses(lab: str) -> dict[str, str]:
     }
 
 
-def up(lab: str, names: list[str], platform: str, image: str) -> int:
-    """Start the hosts that do not run and wait until they have booted; return their number."""
+def up(lab: str, names: Mapping[str, str]) -> int:
+    """Start the hosts that do not run and wait until they have booted; return their number.
+
+    names: the platform of each host.
+    """
     label = f"{networks.LABEL}={lab}"
-    wanted = definition(platform)
-    manager = MANAGERS[wanted["manager"]]
     known = existing(lab)
     running = {name for name, entry in known.items() if entry["State"]["Status"] == "running"}
-    starting = [name for name in names if container(lab, name) not in running]
+    starting = {
+        host: platform for host, platform in names.items() if container(lab, host) not in running
+    }
     if not starting:
         return 0
-    with step(f"starting {', '.join(starting)} as container hosts ({platform})"):
+    kinds = {platform: images.describe(platform) for platform in sorted({*starting.values()})}
+    managers = {host: MANAGERS[kinds[platform]["manager"]] for host, platform in starting.items()}
+    told = ", ".join(f"{host} ({platform})" for host, platform in starting.items())
+    with step(f"starting container hosts: {told}"):
         network = networks.provide(lab)
-        for host in starting:
-            name = container(lab, host)
+        for host, platform in starting.items():
+            name, manager, kind = container(lab, host), managers[host], kinds[platform]
             if name in known:
                 capture(["podman", "start", name])
             else:
                 options = ["--name", name, "--hostname", host, "--label", label]
                 options += ["--network", network, "--network-alias", host]
-                start = ["/bin/sh", "-c", manager.before + 'exec "$0"', wanted["init"]]
-                capture([*run_command(manager), *options, image, *start])
-        for host in starting:
+                init = ["/bin/sh", "-c", manager.before + 'exec "$0"', kind["init"]]
+                capture([*run_command(manager), *options, kind["name"], *init])
+        for host, manager in managers.items():
             wait_for_boot(container(lab, host), manager)
     return len(starting)
 

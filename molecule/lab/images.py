@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Images of container hosts: found, or made from what this machine can reach.
 
-Tried in this order: an image already here; a root file system in the folder HOLDFAST_IMAGES
-(`<platform>.tar*`, or a folder `<platform>/` of layers in order of name); a base image from the
-registry HOLDFAST_REGISTRY names; the distribution's mirror. Definitions are molecule/images/*.toml.
+An image has an *origin*, and the first of these that can be had is taken:
+
+folder    a root file system in HOLDFAST_IMAGES (`<platform>.tar*`, or a folder `<platform>/` of
+          layers in order of name)
+registry  a base image from the registry that HOLDFAST_REGISTRY names
+mirror    made from packages of the distribution, by the sources this machine's apt uses
+stand_in  made from the image of another platform, to look like this one where that can be done
+
+An image that was made before is taken as if its origin could still be had. Definitions are
+molecule/images/*.toml; a table with an origin's name holds what is different with that origin.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 import tomllib
 
@@ -22,6 +29,7 @@ from .machine import found, install
 from .shell import ROOT, STATE, LabError, capture, environment, say, step, stream, succeeds
 from .tools import digest
 
+ORIGINS = ("folder", "registry", "mirror", "stand_in")
 DEFINITIONS = ROOT / "molecule" / "images"
 TMPFS = Path("/dev/shm")  # noqa: S108 -- a private folder is made inside; bootstrapping is faster
 ROOM = 2 << 30  # bytes a bootstrap needs at most
@@ -38,28 +46,75 @@ def definition(platform: str) -> dict[str, Any]:
     """Read a platform's definition; LabError names those there are."""
     path = DEFINITIONS / f"{platform}.toml"
     if not path.exists():
-        known = ", ".join(sorted(entry.stem for entry in DEFINITIONS.glob("*.toml")))
-        raise LabError(f"platform = {platform!r}: expected one of: {known}")
+        raise LabError(f"platform = {platform!r}: expected one of: {', '.join(platforms())}")
     return tomllib.loads(path.read_text())
 
 
-def image_name(platform: str) -> str:
-    """The local name of a platform's image; it changes with the definition."""
-    content = (DEFINITIONS / f"{platform}.toml").read_bytes()
-    return f"localhost/holdfast-host:{platform}-{digest(content)[:12]}"
+def platforms() -> list[str]:
+    """The platforms that have a definition."""
+    return sorted(entry.stem for entry in DEFINITIONS.glob("*.toml"))
+
+
+def with_origin(wanted: dict[str, Any], origin: str) -> dict[str, Any]:
+    """A definition as it holds for images of an origin."""
+    return wanted | wanted.get(origin, {})
+
+
+def image_name(platform: str, origin: str) -> str:
+    """The local name of a platform's image; it changes with the definitions it comes from."""
+    wanted = with_origin(definition(platform), origin)
+    parts = [(DEFINITIONS / f"{platform}.toml").read_bytes(), script(wanted).encode()]
+    if origin == "stand_in":
+        parts.append((DEFINITIONS / f"{wanted['base']}.toml").read_bytes())
+    return f"localhost/holdfast-host:{platform}-{origin}-{digest(*parts)[:12]}"
+
+
+def script(wanted: dict[str, Any]) -> str:
+    """The shell script that completes a root file system."""
+    file = wanted.get("script")  # beside the definition, where it is longer
+    return (DEFINITIONS / file).read_text() if file else str(wanted["prepare"])
+
+
+def origins(platform: str, wanted: dict[str, Any]) -> Iterator[str]:
+    """Where an image can be had from, the best first."""
+    folder = os.environ.get("HOLDFAST_IMAGES")
+    if folder and layers_in(Path(folder), platform):
+        yield "folder"
+    if os.environ.get("HOLDFAST_REGISTRY") and "registry" in wanted:
+        yield "registry"
+    # Where there is a stand-in, only a mirror that this machine is known to reach is tried.
+    mirror = wanted.get("mirror")
+    if mirror and ("stand_in" not in wanted or apt_sources(mirror["origin"], mirror["release"])):
+        yield "mirror"
+    if "stand_in" in wanted:
+        yield "stand_in"
 
 
 def provide(platform: str) -> tuple[str, bool]:
     """Return the name of a platform's image, and whether it had to be made just now."""
     wanted = definition(platform)
-    name = image_name(platform)
-    if succeeds(["podman", "image", "exists", name]):
-        return name, False
+    best = next(origins(platform, wanted), None)
+    for origin in ORIGINS:
+        name = image_name(platform, origin)
+        if succeeds(["podman", "image", "exists", name]):
+            return name, False
+        if origin == best:
+            make(platform, origin, name)
+            return name, True
+    raise LabError(
+        f"no image of {platform} can be had: set HOLDFAST_IMAGES to a folder with "
+        f"{platform}.tar.gz (or layers in a folder {platform}), or HOLDFAST_REGISTRY to a registry"
+    )
+
+
+def make(platform: str, origin: str, name: str) -> None:
+    """Make the image of a platform from an origin."""
+    wanted = with_origin(definition(platform), origin)
     STATE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=STATE, prefix="image-") as place:
         context = Path(place)
-        origin, first = base(platform, wanted, context)
-        (context / "prepare.sh").write_text(wanted["prepare"])
+        first = start(platform, origin, wanted, context)
+        (context / "prepare.sh").write_text(script(wanted))
         (context / "Containerfile").write_text(
             f"{first}\n"
             "COPY prepare.sh /prepare.sh\n"
@@ -68,33 +123,30 @@ def provide(platform: str) -> tuple[str, bool]:
             f"STOPSIGNAL {wanted['stop_signal']}\n"
             f'LABEL holdfast.origin="{origin}" holdfast.kind="{wanted["kind"]}"\n'
         )
+        # a stand-in shares what it is based on
+        squash = "--squash" if origin == "stand_in" else "--squash-all"
         with step(f"turning it into {name}"):
-            capture(["podman", "build", "-q", "--squash-all", "-t", name, str(context)])
-    return name, True
+            capture(["podman", "build", "-q", squash, "-t", name, str(context)])
 
 
-def base(platform: str, wanted: dict[str, Any], context: Path) -> tuple[str, str]:
-    """Put a root file system into the build context; return its origin and the build's start."""
-    folder = os.environ.get("HOLDFAST_IMAGES")
-    layers = layers_in(Path(folder), platform) if folder else []
-    if layers:
+def start(platform: str, origin: str, wanted: dict[str, Any], context: Path) -> str:
+    """Put what an image is made from into the build context; return how the build starts."""
+    if origin == "folder":
         say(f"    {platform}: root file system from HOLDFAST_IMAGES")
+        layers = layers_in(Path(os.environ["HOLDFAST_IMAGES"]), platform)
         for layer in layers:
             shutil.copy(layer, context / layer.name)
-        return "folder", "\n".join(["FROM scratch", *(f"ADD {layer.name} /" for layer in layers)])
-    registry = os.environ.get("HOLDFAST_REGISTRY")
-    if registry and "registry" in wanted:
-        image = f"{registry.rstrip('/')}/{wanted['registry']['image']}"
+        return "\n".join(["FROM scratch", *(f"ADD {layer.name} /" for layer in layers)])
+    if origin == "registry":
+        image = f"{os.environ['HOLDFAST_REGISTRY'].rstrip('/')}/{wanted['image']}"
         with step(f"pulling {image}"):
             stream(["podman", "pull", "-q", image])
-        return "registry", f"FROM {image}"
-    if "mirror" in wanted:
+        return f"FROM {image}"
+    if origin == "mirror":
         bootstrap(wanted, context / "root.tar")
-        return "mirror", "FROM scratch\nADD root.tar /"
-    raise LabError(
-        f"no image of {platform} can be had: set HOLDFAST_IMAGES to a folder with "
-        f"{platform}.tar.gz (or layers in a folder {platform}), or HOLDFAST_REGISTRY to a registry"
-    )
+        return "FROM scratch\nADD root.tar /"
+    say(f"    {platform} cannot be had here: making a stand-in from {wanted['base']}")
+    return f"FROM {provide(wanted['base'])[0]}"
 
 
 def layers_in(folder: Path, platform: str) -> list[Path]:
@@ -150,6 +202,15 @@ def apt_proxies() -> list[str]:
 
 
 def inspect(name: str) -> dict[str, str]:
-    """The labels of an image: where it came from and whether it is the real thing."""
+    """The labels of an image: its origin, and its kind, which is `real` or says what it is."""
     labels = json.loads(capture(["podman", "image", "inspect", name]))[0]["Labels"] or {}
     return {key.removeprefix("holdfast."): value for key, value in labels.items()}
+
+
+def describe(platform: str) -> dict[str, Any]:
+    """The definition of a platform as it holds for the image it has here, which is made if need be.
+
+    LabError where none can be had.
+    """
+    name, _made = provide(platform)
+    return with_origin(definition(platform), inspect(name)["origin"]) | {"name": name}

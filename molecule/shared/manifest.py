@@ -5,6 +5,10 @@ Covers, below the folders given or everywhere, all regular files, links and dire
 systems that outlive a reboot: type, mode, owner, size, mtime and SHA-256 (of directories neither
 size nor mtime: a temporary file that came and went is no change). `compare` ends with 1 and names
 each difference.
+
+To read all of a host takes seconds, so a file is read once: its content is taken as known while its
+inode and change time are what they were, which the kernel moves with every write and which no
+program can set back.
 """
 
 import hashlib
@@ -20,6 +24,7 @@ PERSISTENT = {"ext2", "ext3", "ext4", "xfs", "btrfs", "overlay"}
 # What a running host changes by itself, without anyone configuring it:
 OWN_LIFE = (
     "/var/lib/holdfast/",  # blocks are added all the time; the configuration is elsewhere
+    "/var/log/holdfast/",  # where OpenRC's services write what others write to the journal
     "/var/lib/systemd/",  # timer stamps, random seed, clock
     "/var/lib/chrony/",  # how fast the clock is, by chronyd
     "/var/log/chrony/",  # a line per measurement
@@ -30,6 +35,9 @@ OWN_LIFE = (
     "/var/log/lastlog",
     "/var/cache/apt/pkgcache.bin",  # apt's index of its own lists, made when it is asked anything
     "/var/cache/apt/srcpkgcache.bin",
+    "/var/cache/dnf/",  # dnf's index of its repositories, likewise
+    "/var/log/dnf.",  # a line per question
+    "/var/log/hawkey.log",
     "/root/.ansible",  # Ansible puts what it runs there, and takes it away
     "/tmp/ansible_",  # and there  # noqa: S108 -- a name to skip, nothing is written
 )
@@ -44,20 +52,26 @@ def mounts():
     return points
 
 
-def describe(path):
-    """What must stay the same of one file, link or directory."""
+def describe(path, known):
+    """What must stay the same of one file, link or directory; and by what it is known again."""
     found = os.lstat(path)
     entry = [stat.filemode(found.st_mode), found.st_uid, found.st_gid]
+    mark = [found.st_ino, found.st_ctime_ns]
     if stat.S_ISREG(found.st_mode):
-        content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        entry += [found.st_size, found.st_mtime_ns, content]
+        entry += [found.st_size, found.st_mtime_ns]
+        if known and known["mark"] == mark and known["entry"][:-1] == entry:
+            return known
+        entry.append(hashlib.sha256(Path(path).read_bytes()).hexdigest())
     elif stat.S_ISLNK(found.st_mode):
         entry.append(os.readlink(path))
-    return entry
+    return {"entry": entry, "mark": mark}
 
 
-def manifest(roots):
-    """Describe everything on persistent file systems below some folders, by path."""
+def manifest(roots, known):
+    """Describe everything on persistent file systems below some folders, by path.
+
+    known: an earlier manifest.
+    """
     points = mounts()
     entries = {}
     for folder, folders, files in chain.from_iterable(map(os.walk, roots)):
@@ -67,24 +81,26 @@ def manifest(roots):
         for name in kept:
             path = paths[name]
             if not path.startswith(OWN_LIFE):
-                entries[path] = describe(path)
+                entries[path] = describe(path, known.get(path))
     return entries
 
 
 def differences(before, now):
     """One line for each path that came, went or changed."""
     for path in sorted(before.keys() | now.keys()):
-        if before.get(path) != now.get(path):
-            yield f"{path}: {before.get(path, 'absent')} -> {now.get(path, 'absent')}"
+        was, is_now = (side.get(path, {}).get("entry", "absent") for side in (before, now))
+        if was != is_now:
+            yield f"{path}: {was} -> {is_now}"
 
 
 def main(command, *roots):
     """Exit code 0 when recorded or equal, 1 when something differs."""
-    now = manifest(roots or ["/"])
+    known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    now = manifest(roots or ["/"], known)
     if command == "record":
         RECORD.write_text(json.dumps(now))
         return 0
-    found = list(differences(json.loads(RECORD.read_text()), now))
+    found = list(differences(known, now))
     print("\n".join(found))
     return 1 if found else 0
 

@@ -34,27 +34,30 @@ Account = Union[str, int, None]
 
 @contextlib.contextmanager
 def locked(directory: PathName, seconds: float = 60) -> Iterator[None]:
-    """Keep other runs out of a directory, or out of its nearest ancestor while it is not there.
+    """Keep other runs out of a directory, which need not exist, or may come to while it is locked.
 
-    The lock is on the directory itself: it makes no file and ends with the process. Raises
-    TimeoutError when another run still holds it after that many seconds.
+    The locks are on the directory itself and on the nearest folder above it that exists, which a
+    run that finds no directory shares with one that finds it just made. They make no file and end
+    with the process. Raises TimeoutError when another run still holds one after that many seconds.
     """
-    existing = Path(directory).absolute()
-    while not existing.is_dir():
-        existing = existing.parent
-    handle = os.open(str(existing), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + seconds
-        while not _lock(handle):
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{existing}: another run has been changing it for {seconds:.0f} s; wait for "
-                    "it to end and run again"
-                )
-            time.sleep(0.1)
+    own = Path(directory).absolute()
+    above = own.parent
+    while not above.is_dir():
+        above = above.parent
+    deadline = time.monotonic() + seconds
+    with contextlib.ExitStack() as held:
+        for folder in (above, own):
+            if folder.is_dir():
+                handle = os.open(str(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                held.callback(os.close, handle)
+                while not _lock(handle):
+                    if time.monotonic() > deadline:
+                        raise TimeoutError(
+                            f"{folder}: another run has been changing it for {seconds:.0f} s; wait "
+                            "for it to end and run again"
+                        )
+                    time.sleep(0.1)
         yield
-    finally:
-        os.close(handle)
 
 
 def _lock(handle: int) -> bool:
