@@ -85,8 +85,25 @@ class Client:
         _, answer = self._request("GET", "/readyz")
         return bool(answer.get("ready")), answer.get("reason")
 
-    def account(self, address: str) -> dict[str, Any]:
-        return self._get(f"/v1/accounts/{quote(address, safe='')}")
+    def account(self, address: str, *, min_height: int | None = None) -> dict[str, Any]:
+        """As of block "height", at `min_height` or above: the node waits for it some seconds."""
+        return self._get(f"/v1/accounts/{quote(address, safe='')}{_query(min_height=min_height)}")
+
+    def value(
+        self, address: str, key: str, *, min_height: int | None = None
+    ) -> dict[str, Any] | None:
+        """What `address` has put under `key`, None if nothing; heights as for `account`.
+
+        Who hands on the highest height of any answer as `min_height`, to whichever node, never
+        reads what is older than what was acknowledged to it, or read by it, before.
+        """
+        path = f"/v1/values/{quote(address, safe='')}/{quote(key, safe='')}"
+        try:
+            return self._get(path + _query(min_height=min_height))
+        except RefusedError as error:
+            if error.code == "not_found":
+                return None
+            raise
 
     def block(self, reference: int | str) -> dict[str, Any]:
         return self._get(f"/v1/blocks/{quote(str(reference), safe='')}")
@@ -96,8 +113,7 @@ class Client:
 
     def proof(self, of: str, **parameters: int) -> dict[str, Any]:
         """The proof of "transactions/ID" or "blocks/HEIGHT"; not checked here."""
-        query = f"?{urlencode(parameters)}" if parameters else ""
-        return self._get(f"/v1/proofs/{quote(of)}{query}")
+        return self._get(f"/v1/proofs/{quote(of)}{_query(**parameters)}")
 
     def submit(self, raw: bytes) -> str:
         """Hand a signed transaction to the node; returns its identifier."""
@@ -208,3 +224,9 @@ class Client:
             f"{self.url}: answered {code}, not as a node does: expected the API of a node; name "
             "it with --url"
         )
+
+
+def _query(**parameters: int | None) -> str:
+    """The part of an address from the question mark on, of what is not None."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""

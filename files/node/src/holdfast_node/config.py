@@ -89,6 +89,18 @@ class Consensus(Section, frozen=True):
     max_block_transactions: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
 
 
+class Snapshots(Section, frozen=True):
+    """What helps others, and this node itself, to catch up without all the blocks.
+
+    The state after each block whose height is a multiple of `checkpoint_interval` is kept for peers
+    (0: none). This node begins with such a snapshot of its peers when it is more than
+    `fetch_threshold` blocks behind it, and has no blocks below it then (0: never).
+    """
+
+    checkpoint_interval: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 10_000
+    fetch_threshold: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 1_000
+
+
 class MempoolLimits(Section, frozen=True):
     max_bytes: Annotated[int, Meta(ge=MAX_TRANSACTION_BYTES, le=8_589_934_592)] = 67_108_864
     max_transactions: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
@@ -120,6 +132,7 @@ class Config(Section, frozen=True):
     peers: Annotated[tuple[Peer, ...], Meta(max_length=MAX_PEERS)] = ()
     consensus: Consensus = Consensus()
     mempool: MempoolLimits = MempoolLimits()
+    snapshots: Snapshots = Snapshots()
     log: Log = Log()
 
     @property

@@ -16,6 +16,8 @@ from holdfast_node.consensus.messages import JournalRecord
 from holdfast_node.consensus.probation import judge
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.ledger.ledger import Ledger
+from holdfast_node.ledger.membership import read_history
+from holdfast_node.ledger.state import StateView
 from holdfast_node.storage.anchor import read_anchor
 from holdfast_node.storage.frames import WAY_OUT, read_records, scan
 from holdfast_node.storage.sqlite import SqliteStore
@@ -61,7 +63,17 @@ def _chain(path: Path, genesis: Genesis) -> Iterator[tuple[Finding, int | None]]
         if damage is not None:
             yield Finding("fault", f"{path}: {damage}: {_FETCH_AGAIN}"), None
             return
-        yield Finding("ok", f"block log: {height} blocks, linked and certified"), height
+        first = store.first_height()
+        yield Finding("ok", f"block log: {height - first + 1} blocks, linked and certified"), height
+        if first > 1:
+            yield (
+                Finding(
+                    "ok",
+                    f"block log: begins above the snapshot of block {first - 1}, which is "
+                    "certified; the blocks up to there are on other nodes",
+                ),
+                height,
+            )
         try:
             ledger = Ledger(store, genesis, lambda: 0)
         except StorageError as error:
@@ -80,15 +92,23 @@ def _first_damage(store: Store, genesis: Genesis) -> str | None:
     stored = store.genesis_hash()
     if stored != genesis.hash:
         return f"it is of another genesis ({stored.hex() if stored else 'none'})"
+    history = read_history(StateView(store), genesis.validator_set)
     previous = genesis.hash
-    for height in range(1, store.height() + 1):
+    base = store.base()
+    if base is not None:
+        try:
+            base.check(genesis.chain_id, history.at(base.header.height))
+        except RefusedError as error:
+            return f"the snapshot of block {base.header.height} that the chain begins with: {error}"
+        previous = base.header.hash
+    for height in range(store.first_height(), store.height() + 1):
         certified = store.block(height)
         if certified is None:
             return f"block {height} of {store.height()} is missing"
         if certified.block.height != height or certified.block.header.previous != previous:
             return f"block {height} does not follow block {height - 1}"
         try:
-            certified.check(genesis.chain_id, genesis.validator_set)
+            certified.check(genesis.chain_id, history.at(height))
         except RefusedError as error:
             return f"block {height}: {error}"
         previous = certified.block.hash

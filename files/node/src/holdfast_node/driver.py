@@ -36,13 +36,12 @@ from holdfast_node.consensus import (
     Replica,
     Send,
     Vote,
-    check_message,
-    check_size,
 )
 from holdfast_node.consensus.patience import Patience
 from holdfast_node.errors import RefusedError
 from holdfast_node.evidence_log import EvidenceLog
-from holdfast_node.ledger.ledger import Ledger
+from holdfast_node.examiner import Examiner
+from holdfast_node.ledger.ledger import Candidate, Ledger
 from holdfast_node.mempool import Mempool
 from holdfast_node.observe.metrics import Metrics
 from holdfast_node.rejoin import Rejoin
@@ -80,7 +79,7 @@ class Outside(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Adoption:
-    certified: CertifiedBlock
+    found: CertifiedBlock | Candidate
     done: anyio.Event
     error: RefusedError | None = None
 
@@ -134,6 +133,7 @@ class Driver:
         self._awake = False
         self._proposal_seen: OrderedDict[bytes, float] = OrderedDict()
         self._step_began = self._started
+        self._examiner = Examiner(ledger, metrics, clock, self._note_proposal)
         self._patience = Patience(PATIENCE_VIEWS * settings.view_timeout_ms / 1000)
 
     # From other tasks.
@@ -151,12 +151,12 @@ class Driver:
         await self._inbox.send(heavy)
         await heavy.done.wait()
 
-    async def adopt(self, certified: CertifiedBlock) -> None:
-        """Commit a block that block sync fetched; its certificate has been checked.
+    async def adopt(self, found: CertifiedBlock | Candidate) -> None:
+        """Commit a block, or go on from a snapshot, that was fetched and checked.
 
         Returns when it is durable, or was already. Raises `RefusedError` if it does not fit.
         """
-        adoption = _Adoption(certified, anyio.Event())
+        adoption = _Adoption(found, anyio.Event())
         await self._inbox.send(adoption)
         await adoption.done.wait()
         if adoption.error is not None:
@@ -213,6 +213,7 @@ class Driver:
             await self._join(self.rejoin)
         if self.replica is not None:
             await self._carry_out(self.replica.timeout(self._clock()))
+        if self.replica is not None:  # the last block may have ended the membership
             await self._work(self.replica)
 
     async def _take(self, burst: list[_Item]) -> None:
@@ -236,9 +237,9 @@ class Driver:
         if self.replica is None:
             return []
         if isinstance(message, PrePrepare):
-            await self._examine(self.replica, message)
+            await self._examiner.proposal(self.replica, message)
         elif isinstance(message, NewView):
-            await self._examine_early(self.replica, message)
+            await self._examiner.new_view(self.replica, message)
         return self.replica.receive(message, self._clock())
 
     async def _join(self, rejoin: Rejoin) -> None:
@@ -305,53 +306,29 @@ class Driver:
         while len(self._proposal_seen) > PROPOSALS_TIMED:
             self._proposal_seen.popitem(last=False)
 
-    async def _examine(self, replica: Replica, message: PrePrepare) -> None:
-        """Execute a proposal in a worker thread; the replica then finds the verdict cached.
-
-        Nothing that it would not look at now: who leads a view to come, or has proposed already,
-        could have this node execute whatever it likes.
-        """
-        if message.height != replica.height or not replica.awaits_proposal(message.view):
-            return
-        now = self._clock()
-        try:
-            check_message(message, chain_id=replica.chain_id, validators=replica.validators)
-            check_size(message, self.ledger.genesis.parameters.max_block_bytes)
-            self._note_proposal(message.block.hash, now)
-            await to_thread.run_sync(self._process, message.block)
-        except RefusedError:
-            return  # the replica comes to the same verdict, and reports it
-        self._metrics.step("validate", self._clock() - now)
-
-    async def _examine_early(self, replica: Replica, message: NewView) -> None:
-        """The same for a proposal that overtook the NEW-VIEW it belongs to."""
-        blocks = replica.early_proposals(message.view)
-        if blocks and message.height == replica.height:
-            with suppress(RefusedError):
-                check_message(message, chain_id=replica.chain_id, validators=replica.validators)
-                await self._process_first(blocks)
-
-    async def _process_first(self, blocks: list[Block]) -> None:
-        """Execute proposals that waited, up to the first sound one: that is the one that counts."""
-        for block in blocks:
-            with suppress(RefusedError):
-                await to_thread.run_sync(self._process, block)
-                return
-
-    def _process(self, block: Block) -> None:
-        if not block.has_valid_transactions_root():
-            raise RefusedError("bad_block", "transactions_root")  # before each is verified
-        self.ledger.verify_transactions(block.transactions)
-        self.ledger.process_proposal(block)
-
     async def _adopt(self, adoption: _Adoption) -> None:
         try:
-            if adoption.certified.block.height > self.ledger.height:
-                await self._commit(adoption.certified, synced=True)
+            found = adoption.found
+            if not isinstance(found, CertifiedBlock):
+                await self._install(found)
+            elif found.block.height > self.ledger.height:
+                await self._commit(found, synced=True)
         except RefusedError as error:
             adoption.error = error
         finally:
             adoption.done.set()
+
+    async def _install(self, candidate: Candidate) -> None:
+        ledger = self.ledger
+        await to_thread.run_sync(ledger.install, candidate)
+        self.last_commit = self._clock()
+        nonces = {account: ledger.next_nonce(account) for account in self.mempool.accounts()}
+        self.mempool.committed((), nonces, ledger.head_time_ms)
+        self._outside.announce()
+        if self.replica is not None:
+            await self._advance(self.replica, ledger.height, ledger.next_view)
+        elif self.rejoin is not None:
+            await self.rejoin.committed(ledger.height, ())
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         records = [effect.record for effect in effects if isinstance(effect, Persist)]
@@ -414,13 +391,23 @@ class Driver:
         )
         self._outside.announce()
         if self.replica is not None:
-            await self._process_first(self.replica.waiting_proposals(header.view))
-            await self._carry_out(self.replica.advance(header.height, header.view, self._clock()))
-            await self._judge_leader(
-                self.replica, certified.block, committed.transaction_ids, newest
-            )
+            replica = self.replica
+            await self._advance(replica, header.height, header.view)
+            if self.replica is not None:
+                await self._judge_leader(
+                    replica, certified.block, committed.transaction_ids, newest
+                )
         elif self.rejoin is not None:
             await self.rejoin.committed(header.height, committed.transaction_ids)
+
+    async def _advance(self, replica: Replica, height: int, view: int) -> None:
+        """Go on above the stored block at `height`; as an observer, if that ends a membership."""
+        if not replica.is_member(height + 1):
+            log.warning("is a validator no longer", height=height + 1)
+            self.replica = None
+            return
+        await self._examiner.first_of(replica.waiting_proposals(view))
+        await self._carry_out(replica.advance(height, view, self._clock()))
 
     async def _judge_leader(
         self, replica: Replica, block: Block, ids: Sequence[bytes], newest: float | None
@@ -456,7 +443,7 @@ class Driver:
         self._metrics.misbehaviour(evidence.kind)
         log.error(
             "a validator signed two statements that contradict each other",
-            validator=self.replica.validators[evidence.validator].name,
+            validator=self.ledger.validators_at(evidence.height)[evidence.validator].name,
             step=evidence.kind,
             height=evidence.height,
             view=evidence.view,

@@ -3,7 +3,7 @@
 
 from base64 import b64encode
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -17,11 +17,16 @@ from holdfast_node.storage.journal import Journal
 # The first offences convict; one validator cannot fill the file, nor push out the others.
 MOST_PER_VALIDATOR: Final = 16
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 log = structlog.get_logger()
 
 
 class EvidenceLog:
     """Proofs in the file `path`, each about another subject, at most 16 per validator.
+
+    `accused(evidence)` says who a validator is, whatever index it had; set it when that is known.
 
     It is no part of what keeps the node from voting twice: a damaged file is put aside.
     """
@@ -34,11 +39,13 @@ class EvidenceLog:
             path.replace(aside)
             log.warning("the evidence could not be read", put_aside=str(aside), error=str(error))
             self._journal, self._kept = _open(path)
+        self.accused: Callable[[Evidence], bytes | int] = lambda evidence: evidence.validator
         self._subjects = {evidence.subject for evidence in self._kept}
 
     def wants(self, evidence: Evidence) -> bool:
         """Whether it says anything new, and there is room for more about this validator."""
-        mine = sum(known.validator == evidence.validator for known in self._kept)
+        whose = self.accused(evidence)
+        mine = sum(self.accused(known) == whose for known in self._kept)
         return evidence.subject not in self._subjects and mine < MOST_PER_VALIDATOR
 
     def add(self, evidence: Evidence) -> bool:

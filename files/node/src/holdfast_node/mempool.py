@@ -71,6 +71,10 @@ class Mempool:
     def __contains__(self, transaction_id: bytes) -> bool:
         return transaction_id in self._by_id
 
+    def accounts(self) -> list[bytes]:
+        """Of whom transactions are waiting."""
+        return list(self._senders)
+
     def get(self, transaction_id: bytes) -> CheckedTransaction | None:
         return self._by_id.get(transaction_id)
 

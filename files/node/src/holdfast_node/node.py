@@ -21,7 +21,7 @@ from holdfast_node.chain.codec import decode, encode
 from holdfast_node.chain.crypto import account_of
 from holdfast_node.chain.transaction import Put, sign_transaction, transaction_id
 from holdfast_node.config import Config
-from holdfast_node.consensus import Message, Replica, Timeouts
+from holdfast_node.consensus import Evidence, Message, Replica, Timeouts
 from holdfast_node.driver import Driver
 from holdfast_node.errors import HoldfastError
 from holdfast_node.evidence_log import EvidenceLog
@@ -38,6 +38,8 @@ from holdfast_node.net.wire import Consensus, Delivered, Hello, Status, Transact
 from holdfast_node.observe.metrics import Metrics, Snapshot
 from holdfast_node.rejoin import Rejoin
 from holdfast_node.service import NodeService
+from holdfast_node.snapshot.assembly import Assembly
+from holdfast_node.snapshots import Snapshots
 from holdfast_node.storage.sqlite import SqliteStore
 from holdfast_node.vote_log import DATABASE, VoteLog
 
@@ -87,31 +89,45 @@ class Node:
         self.keeper = Keeper(self.tls)
         settings = network_settings(config, genesis.hash, self.tls)
         self.refused: dict[str, int] = {}
-        self.network = Network(settings, self, on_refused=self._count_refused)
+        self.network = Network(
+            settings,
+            self,
+            on_refused=self._count_refused,
+            is_validator=lambda name: self.ledger.validators.index_of(name) is not None,
+        )
+        self.snapshots = Snapshots(
+            config.data_dir,
+            config.snapshots,
+            store=store,
+            ledger=self.ledger,
+            install=self._install,
+        )
         self.sync = BlockSync(
             settings,
-            genesis.validator_set,
+            self.ledger.validators_at,
             height=lambda: self.ledger.height,
             adopt=self._adopt,
+            snapshots=self.snapshots.sync,
             on_fault=self._sync_failed,
         )
         self.sync_server = SyncServer(
             settings,
             blocks=store.encoded_blocks,
             height=lambda: self.ledger.height,
+            first_height=store.first_height,
+            snapshots=self.snapshots.kept,
             on_refused=self._count_refused,
         )
         self._key = key
         rejoin = None
-        index = genesis.validator_set.index_of(config.name)
-        if key is not None and index is not None and votes is not None:
-            sign = key.sign
+        if key is not None and votes is not None:
+            public_key, sign = key.public_key, key.sign
             rejoin = Rejoin(
                 votes,
                 make=lambda height, view, records: Replica(
                     chain_id=config.chain_id,
-                    validators=genesis.validator_set,
-                    index=index,
+                    validators_at=self.ledger.validators_at,
+                    public_key=public_key,
                     sign=sign,
                     check_proposal=self.ledger.process_proposal,
                     timeouts=Timeouts(
@@ -123,8 +139,13 @@ class Node:
                     records=records,
                     max_block_bytes=genesis.parameters.max_block_bytes,
                 ),
+                is_member=lambda height: (
+                    self.ledger.validators_at(height).index_of_key(public_key) is not None
+                ),
                 mark=self._mark,
             )
+        if evidence is not None:
+            evidence.accused = self._accused
         self.driver = Driver(
             ledger=self.ledger,
             mempool=self.mempool,
@@ -147,6 +168,8 @@ class Node:
             gossip=self._gossip,
             clock=time.monotonic,
         )
+        self._agreed = 0  # the last activation that was looked at
+        self._learn_members()
         self.store = store
         self.votes = votes
         self.metrics.watch(self._snapshot)
@@ -159,6 +182,7 @@ class Node:
             await tasks.start(self.sync.run)
             tasks.start_soon(self.driver.run)
             tasks.start_soon(self._checkpoint)
+            tasks.start_soon(self.snapshots.run)
             tasks.start_soon(self.keeper.run)
             api = self.config.api.listen
             tasks.start_soon(serve, create_app(self.service, self.metrics), api.host, api.port)
@@ -172,6 +196,9 @@ class Node:
                 genesis=self.ledger.genesis.hash.hex(),
             )
 
+    def _accused(self, evidence: Evidence) -> bytes:
+        return self.ledger.validators_at(evidence.height)[evidence.validator].public_key
+
     async def _checkpoint(self) -> None:
         """Keep the write-ahead log short, off the commit path."""
         while True:
@@ -184,6 +211,9 @@ class Node:
 
     async def _adopt(self, certified: CertifiedBlock) -> None:
         await self.driver.adopt(certified)
+
+    async def _install(self, assembly: Assembly) -> None:
+        await self.driver.adopt(assembly)
 
     # net.network.Handler
 
@@ -201,7 +231,7 @@ class Node:
     def on_connected(self, peer: str, hello: Hello) -> None:
         self.sync.on_status(peer, hello.height)
         waiting = [checked.raw for checked in self._waiting()]
-        if waiting and self.ledger.genesis.validator_set.index_of(peer) is not None:
+        if waiting and self.ledger.validators.index_of(peer) is not None:
             self.network.send(peer, Transactions(tuple(waiting)))
         self.driver.wake()
 
@@ -218,11 +248,26 @@ class Node:
         self.network.broadcast(Consensus(encode(message)), to="validators")
 
     def announce(self) -> None:
+        self._learn_members()
+        self.service.committed()
+        self.snapshots.committed()
         status = Status(self.ledger.height, self.ledger.head_hash, self.service.view())
         self.network.broadcast(status, to="all")
 
+    def _learn_members(self) -> None:
+        """Admit, and connect to, validators that the chain names and the configuration does not.
+
+        From the agreement on: when they begin to vote, they are to be connected.
+        """
+        if self._agreed == self.ledger.last_activation:
+            return
+        self._agreed = self.ledger.last_activation
+        for peer in self.service.membership.joined():
+            self.network.learn(peer)
+            self.sync.learn(peer)
+
     def in_step(self) -> bool:
-        validators = self.ledger.genesis.validator_set
+        validators = self.ledger.validators
         others = [each.name for each in validators if each.name != self.config.name]
         # f of them may claim what they like, to keep this node from its part.
         claimed = self.sync.claimed_by(others, validators.tolerated_faults + 1)
@@ -232,9 +277,10 @@ class Node:
         return self._quorate() and self.sync.target_height <= self.ledger.height
 
     def _quorate(self) -> bool:
-        connected = sum(p.connected and p.role == "validator" for p in self.network.peers())
+        validators = self.ledger.validators
+        here = {peer.name for peer in self.network.peers() if peer.connected} | {self.config.name}
         # Alone, waiting for a leader is pointless.
-        return connected + 1 >= self.ledger.genesis.validator_set.quorum
+        return sum(each.name in here for each in validators) >= validators.quorum
 
     async def _mark(self) -> bytes | None:
         """Hand a transaction to the network that did not exist before; its identifier."""
@@ -287,6 +333,9 @@ class Node:
             storage_bytes=sizes.database_bytes + sizes.write_ahead_log_bytes,
             journal_bytes=0 if self.votes is None else self.votes.size,
             buffered_bytes=0 if replica is None else replica.buffered_bytes,
+            validators=len(self.ledger.validators),
+            open_proposals=self.service.membership.open_proposals(),
+            next_activation=self.service.membership.next_activation(),
             sync_target_height=self.sync.target_height,
             refused_connections=self.refused,
             dropped_frames={peer.name: peer.dropped for peer in peers},

@@ -23,7 +23,8 @@ log = structlog.get_logger()
 class Rejoin:
     """Gives the driver its replica once a vote is safe.
 
-    `make(height, view, records)` makes the replica. `mark()` hands a transaction with a new random
+    `make(height, view, records)` makes the replica; `is_member(height)` says whether this node is a
+    validator there: from the activation on it votes. `mark()` hands a transaction with a new random
     number to the network and returns its identifier, or None if it was not taken.
     """
 
@@ -32,10 +33,12 @@ class Rejoin:
         votes: VoteLog,
         *,
         make: Callable[[int, int, Sequence[Record]], Replica],
+        is_member: Callable[[int], bool],
         mark: Callable[[], Awaitable[bytes | None]],
     ) -> None:
         self._votes = votes
         self._make = make
+        self._is_member = is_member
         self._mark = mark
         self._marks: set[bytes] = set()
         self.next_try = -inf
@@ -65,6 +68,9 @@ class Rejoin:
                 return None
             await to_thread.run_sync(votes.born)
         if votes.standing.may_vote(height + 1):
+            if not self._is_member(height + 1):
+                self.next_try = inf  # the driver looks again after every block
+                return None
             records = [r for r in votes.standing.records if r.height == height + 1]
             return self._make(height + 1, view, records)
         if votes.standing.doubt is None:

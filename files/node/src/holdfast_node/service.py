@@ -6,27 +6,31 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from statistics import quantiles
-from typing import Final
+from typing import Final, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, Event, to_thread
 
 from holdfast_node import __version__
 from holdfast_node.api.service import (
     AccountView,
     BlockRecord,
     BlockSummary,
+    ChangeView,
     EvidenceView,
     LatencySample,
+    MembersView,
     MempoolView,
     NodeStatus,
     PeerView,
     Quantiles,
     TransactionStatus,
     ValidatorView,
+    ValueRecord,
     Verdict,
 )
 from holdfast_node.chain.block import Header
 from holdfast_node.chain.crypto import format_address
+from holdfast_node.chain.trail import TrailStep
 from holdfast_node.chain.transaction import transaction_id
 from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.config import Config
@@ -35,15 +39,16 @@ from holdfast_node.errors import RefusedError
 from holdfast_node.evidence_log import evidence_view
 from holdfast_node.ledger.checking import CheckedTransaction
 from holdfast_node.ledger.ledger import Ledger
+from holdfast_node.members import IN_STEP_BLOCKS, Members
 from holdfast_node.mempool import Mempool
 from holdfast_node.net.network import Network, PeerStatus
 from holdfast_node.net.sync import BlockSync
 
+T = TypeVar("T")
+
 REJECTED_REMEMBERED: Final = 10_000
 # The head may be this much older than a new block should be before the network counts as halted.
 HALT_VIEWS: Final = 3
-# A peer that is this many blocks behind does not vote any more.
-MISSING_BLOCKS: Final = 3
 
 
 class NodeService:
@@ -70,19 +75,32 @@ class NodeService:
         self._gossip = gossip
         self._clock = clock
         self._started = clock()
+        self.membership = Members(ledger, config.name, network.peers)
         self._rejected: OrderedDict[bytes, str] = OrderedDict()
         # Fewer threads than cores: the event loop and consensus must not queue behind admission.
         self._checkers = CapacityLimiter(max(1, (os.cpu_count() or 1) // 2))
         self._nonces: dict[bytes, int] = {}  # as of height `_nonces_at`
         self._nonces_at = -1
+        self._committed = Event()
 
     # State
 
     def height(self) -> int:
         return self._ledger.height
 
-    def validator_set(self) -> ValidatorSet:
-        return self._ledger.genesis.validator_set
+    def first_height(self) -> int:
+        return self._ledger.store.first_height()
+
+    def validator_set(self, height: int | None = None) -> ValidatorSet:
+        return self._ledger.validators if height is None else self._ledger.validators_at(height)
+
+    def is_validator(self) -> bool:
+        """Whether this node has a key to vote with, and the set of the next height its name."""
+        named = self.validator_set().index_of(self._config.name) is not None
+        return named and self._driver.rejoin is not None
+
+    def trail(self, height: int) -> tuple[TrailStep, ...]:
+        return self._ledger.trail(height)
 
     def view(self) -> int:
         """The view this node is in; an observer is in the last block's."""
@@ -91,21 +109,23 @@ class NodeService:
 
     def missing_validators(self, peers: Sequence[PeerStatus]) -> int:
         """How many other validators are not connected or have fallen behind."""
-        return sum(
-            peer.role == "validator"
-            and (not peer.connected or peer.height + MISSING_BLOCKS < self._ledger.height)
-            for peer in peers
-        )
+        least = self._ledger.height - IN_STEP_BLOCKS
+        here = {peer.name for peer in peers if peer.connected and peer.height >= least}
+        here.add(self._config.name)
+        return sum(validator.name not in here for validator in self.validator_set())
 
     def readiness(self) -> tuple[bool, str | None]:
         validators = self.validator_set()
-        connected = sum(p.connected and p.role == "validator" for p in self._network.peers())
-        if self._driver.rejoin is not None:
-            connected += 1
-            needed = validators.quorum
-        else:
-            needed = validators.tolerated_faults + 1
-        height, target = self._ledger.height, self._sync.target_height
+        here = {peer.name for peer in self._network.peers() if peer.connected}
+        member = self.is_validator()
+        if member:
+            here.add(self._config.name)
+        connected = sum(validator.name in here for validator in validators)
+        needed = validators.quorum if member else validators.tolerated_faults + 1
+        others = [each.name for each in validators if each.name != self._config.name]
+        # One more than may lie: a single claim, which anybody can make, says nothing.
+        target = self._sync.claimed_by(others, validators.tolerated_faults + 1)
+        height = self._ledger.height
         settings = self._config.consensus
         allowed = settings.empty_block_interval_ms + HALT_VIEWS * settings.view_timeout_ms
         last = self._driver.last_commit
@@ -113,7 +133,7 @@ class NodeService:
             return False, f"connected to {connected} validators, needs {needed} (itself included)"
         if target > height + 1:
             return False, f"catching up: at block {height} of {target}"
-        if self._driver.rejoin is not None and self._driver.replica is None:
+        if member and self._driver.rejoin is not None and self._driver.replica is None:
             return False, f"follows without a vote: {self._driver.rejoin.reason}"
         if last is None:
             return False, "no block was committed since the start"
@@ -129,7 +149,7 @@ class NodeService:
         return NodeStatus(
             chain_id=self._config.chain_id,
             name=self._config.name,
-            role=self._config.role,
+            role="validator" if self.is_validator() else "observer",
             version=__version__,
             height=ledger.height,
             block_hash=ledger.head_hash.hex(),
@@ -149,6 +169,7 @@ class NodeService:
             genesis_hash=ledger.genesis.hash.hex(),
             uptime_s=self._clock() - self._started,
             commit_latency_ms=self._quantiles(),
+            first_height=self.first_height(),
         )
 
     def _peer_view(self, peer: PeerStatus) -> PeerView:
@@ -209,13 +230,13 @@ class NodeService:
         return BlockRecord(certified, failures)
 
     def blocks(self, first: int, limit: int) -> list[BlockSummary]:
-        validators = self.validator_set()
         found = []
         for height in range(max(1, first), min(first + limit - 1, self._ledger.height) + 1):
             summary = self._ledger.store.summary(height)
             if summary is None:
                 break
             header = summary.header
+            validators = self.validator_set(height)
             found.append(
                 BlockSummary(
                     height=height,
@@ -237,16 +258,43 @@ class NodeService:
             found.append(summary.header)
         return found
 
+    def members(self) -> MembersView:
+        return self.membership.view()
+
+    def member_history(self) -> list[ChangeView]:
+        return self.membership.history()
+
     def evidence(self) -> list[EvidenceView]:
-        log, validators = self._driver.evidence, self.validator_set()
-        return [] if log is None else [evidence_view(e, validators) for e in log.all()]
+        log = self._driver.evidence
+        kept = [] if log is None else log.all()
+        return [evidence_view(each, self.validator_set(each.height)) for each in kept]
+
+    def committed(self) -> None:
+        """There is a new block: to be called after every one."""
+        self._committed.set()
+        self._committed = Event()
+
+    async def reached(self, height: int) -> None:
+        while self._ledger.height < height:
+            await self._committed.wait()
 
     def account(self, account: bytes) -> AccountView:
-        balance, nonce = self._ledger.account(account)
-        return AccountView(address=format_address(account), balance=balance, nonce=nonce)
+        height, (balance, nonce) = self._as_of(lambda: self._ledger.account(account))
+        address = format_address(account)
+        return AccountView(address=address, balance=balance, nonce=nonce, height=height)
 
-    def value(self, account: bytes, key: str) -> bytes | None:
-        return self._ledger.value(account, key)
+    def value(self, account: bytes, key: str) -> ValueRecord:
+        return ValueRecord(*self._as_of(lambda: self._ledger.value(account, key)))
+
+    def _as_of(self, read: Callable[[], T]) -> tuple[int, T]:
+        """What `read` finds, with its height: a commit in another thread may come in between."""
+        height = self._ledger.store.height()
+        while True:
+            found = read()
+            after = self._ledger.store.height()
+            if after == height:
+                return height, found
+            height = after
 
     def transaction(self, transaction_id: bytes) -> TransactionStatus:
         identifier = transaction_id.hex()
@@ -266,7 +314,9 @@ class NodeService:
         reason = self._rejected.get(transaction_id)
         if reason is not None:
             return TransactionStatus(id=identifier, status="rejected", reason=reason)
-        return TransactionStatus(id=identifier, status="unknown")
+        first = self.first_height()
+        pruned = f"blocks below {first} are not here, and may hold it" if first > 1 else None
+        return TransactionStatus(id=identifier, status="unknown", reason=pruned)
 
     # The way in
 
@@ -274,7 +324,7 @@ class NodeService:
         checked = await to_thread.run_sync(self._check, raws, limiter=self._checkers)
         verdicts, accepted = [], []
         for raw, result in zip(raws, checked, strict=True):
-            error = result if isinstance(result, RefusedError) else self._admit(result)
+            error = result if isinstance(result, RefusedError) else self._admit_from_client(result)
             identifier = transaction_id(raw)
             if error is None:
                 accepted.append(raw)
@@ -313,6 +363,13 @@ class NodeService:
                 results.append(error)
         return results
 
+    def _admit_from_client(self, checked: CheckedTransaction) -> RefusedError | None:
+        try:
+            self.membership.refuse_unprobed(checked.transaction.body.actions)
+        except RefusedError as error:
+            return error
+        return self._admit(checked)
+
     def _admit(self, checked: CheckedTransaction) -> RefusedError | None:
         try:
             self._mempool.add(checked, self._next_nonce(checked.account))
@@ -334,6 +391,8 @@ class NodeService:
     def _remember_rejected(self, identifier: bytes, error: RefusedError) -> None:
         if identifier in self._mempool or self._ledger.transaction(identifier) is not None:
             return  # a repeated submission: its own state says more
+        if error.code == "nonce_used" and self.first_height() > 1:
+            return  # it may be final, in a block that is not here
         self._rejected[identifier] = f"{error.code}: {error.message}"
         while len(self._rejected) > REJECTED_REMEMBERED:
             self._rejected.popitem(last=False)

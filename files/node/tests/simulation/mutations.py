@@ -9,7 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from holdfast_node.chain.block import Certificate
+from msgspec import structs
+
+from holdfast_node.chain import membership as membership_module
+from holdfast_node.chain.block import Certificate, CertifiedHeader
+from holdfast_node.chain.membership import Council
 from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.consensus import height as height_module
 from holdfast_node.consensus import patience as patience_module
@@ -20,8 +24,12 @@ from holdfast_node.consensus.effects import Persist
 from holdfast_node.consensus.messages import Anchored, Entered, NewView, PrePrepare, Vote
 from holdfast_node.consensus.replica import Replica
 from holdfast_node.consensus.votes import VoteBook
+from holdfast_node.errors import RefusedError
+from holdfast_node.simulation import adversary as adversary_module
 from holdfast_node.simulation import machine as machine_module
+from holdfast_node.simulation import snapshots as snapshots_module
 from holdfast_node.simulation.disk import Disk
+from holdfast_node.simulation.machine import Machine
 from holdfast_node.simulation.scenario import Behaviour, Scenario
 
 Patch = tuple[Any, str, Any]
@@ -45,6 +53,10 @@ def byzantine(*behaviours: Behaviour, base: Scenario = STORMY, leader: int = 0) 
 
 CALM = Scenario(n=4, delay=0.03, chaos=8.0)
 STUCK = replace(STORMY, loss=0.0, delay=0.03, partition_rate=1.0, crash=0.0)
+CHANGING = Scenario(n=4, candidates=2, change_rate=1.0, delay=0.03, loss=0.05, chaos=10.0)
+CAMPAIGN_OUTSIDE = replace(CHANGING, byzantine=((4, frozenset({"campaign"})),))
+CAMPAIGN_INSIDE = replace(CHANGING, byzantine=((2, frozenset({"campaign"})),))
+POISONED = byzantine("poison", base=replace(STORMY, snapshots=2))
 DISKS = replace(STORMY, disk_fault_rate=1.0, crash=0.005, loss=0.1)
 
 
@@ -303,7 +315,81 @@ def hasty_accusation() -> list[Patch]:
     return [(Replica, "_compare", accuse)]
 
 
+def old_set_at_activation() -> list[Patch]:
+    """The block at which a change takes effect is still decided by the set before it."""
+    return [(Machine, "validators_at", lambda self, height: self.history.at(height - 1))]
+
+
+def early_on_one_node() -> list[Patch]:
+    return [
+        (Machine, "validators_at", lambda self, height: self.history.at(height + (self.id == 1)))
+    ]
+
+
+def outsiders_approve() -> list[Patch]:
+    """Whoever is no validator counts as one of them all the same."""
+
+    def anybody(self, public_key):
+        index = self.members.index_of_key(public_key)
+        return public_key[0] % len(self.members) if index is None else index
+
+    return [(Council, "member", anybody)]
+
+
+def one_approves_twice() -> list[Patch]:
+    def count(proposals, number, member):
+        for proposal in proposals:
+            if proposal.number == number:
+                return structs.replace(proposal, approvals=(*proposal.approvals, member))
+        raise RefusedError("no_such_proposal", "")
+
+    return [(membership_module, "_approved", count)]
+
+
+def half_approves() -> list[Patch]:
+    """A change that half of the members want is agreed on."""
+
+    def agree(real):
+        def mutated(before, action, sender, council):
+            after, change = real(before, action, sender, council)
+            last = after.proposals[-1] if after.proposals else None
+            if change is None and 2 * len(last.approvals) >= len(council.members):
+                return membership_module._agreed(before, last, after.made, council)
+            return after, change
+
+        return mutated
+
+    return [wrap(machine_module, "act", agree)]
+
+
+def snapshot_root_unchecked() -> list[Patch]:
+    return [(snapshots_module, "demand_root", lambda _root, _header: None)]
+
+
+def snapshot_header_unchecked() -> list[Patch]:
+    """The state fits the header, which anybody may have made."""
+
+    def forged(real):
+        def mutated(world, offer, *, forge):
+            offer = real(world, offer, forge=forge)
+            scratch = Machine(0, 0, world.keys, world.machines[0].first)
+            snapshots_module.put(scratch, offer)
+            scratch.restore()
+            header = structs.replace(offer.head.header, state_root=scratch.root)
+            head = structs.replace(offer.head, header=header)
+            return replace(offer, head=head)
+
+        return mutated
+
+    return [
+        (CertifiedHeader, "check", lambda *_: None),
+        wrap(adversary_module, "poison", forged),
+    ]
+
+
 MUTATIONS = [
+    Mutation("a snapshot whose root was not checked", snapshot_root_unchecked, POISONED),
+    Mutation("a snapshot of a header nobody certified", snapshot_header_unchecked, POISONED),
     Mutation("a vote before its persist", speak_first, STORMY),
     Mutation("a quorum of 2f", small_quorum, byzantine("equivocate", base=CALM)),
     Mutation("NEW-VIEW not checked", unchecked_new_view, byzantine("lie", leader=1)),
@@ -333,4 +419,9 @@ MUTATIONS = [
     Mutation("a lock not restored", lock_not_restored, STORMY),
     Mutation("a journal shortened too far", compacted_too_far, STORMY),
     Mutation("evidence of what was said twice", hasty_accusation, STORMY),
+    Mutation("the block at activation decided by the old set", old_set_at_activation, CHANGING),
+    Mutation("a change one height early on one node", early_on_one_node, CHANGING),
+    Mutation("approvals of others than validators count", outsiders_approve, CAMPAIGN_OUTSIDE),
+    Mutation("one approval counts twice", one_approves_twice, CAMPAIGN_INSIDE),
+    Mutation("half of the members are enough for a change", half_approves, CHANGING),
 ]

@@ -18,11 +18,13 @@ from holdfast_node.consensus.effects import Persist, Send
 from holdfast_node.consensus.messages import Entered, ViewChange, Vote, Voted
 from holdfast_node.simulation import simulate
 from holdfast_node.simulation.campaign import campaign
+from holdfast_node.simulation.electorate import Electorate
+from holdfast_node.simulation.keys import Keys
 from holdfast_node.simulation.oracle import Oracle, ViolationError
-from holdfast_node.simulation.scenario import BEHAVIOURS, Scenario, draw
+from holdfast_node.simulation.scenario import BEHAVIOURS, CAMPAIGN, POISON, Scenario, draw
 from holdfast_node.simulation.world import World
 
-from .mutations import DISKS, MUTATIONS, Mutation, byzantine
+from .mutations import DISKS, MUTATIONS, POISONED, Mutation, byzantine
 
 SEEDS = int(os.environ.get("HOLDFAST_SEEDS", "300"))
 FIRST_SEED = int(os.environ.get("HOLDFAST_FIRST_SEED", secrets.randbits(32)))
@@ -53,11 +55,14 @@ def test_scenarios_cover_every_fault() -> None:
     drawn = [draw(seed) for seed in range(300)]
     assert {scenario.n for scenario in drawn} == set(range(4, 11))
     done = set().union(*(does for scenario in drawn for _, does in scenario.byzantine))
-    assert done == set(BEHAVIOURS)
+    assert done == {*BEHAVIOURS, CAMPAIGN, POISON}
     for scenario in drawn:
         assert len(scenario.byzantine) + len(scenario.stopped) <= scenario.faults
     assert {scenario.stop for scenario in drawn if scenario.stopped} == {"dead", "frozen"}
-    for name in ("loss", "duplication", "crash", "partition_rate", "skew", "disk_fault_rate"):
+    for name in (
+        "loss", "duplication", "crash", "partition_rate", "skew", "disk_fault_rate", "candidates",
+        "change_rate", "snapshots",
+    ):  # fmt: skip
         assert len({getattr(scenario, name) for scenario in drawn}) > 1, name
 
 
@@ -96,7 +101,7 @@ def test_without_the_bug_nothing_is_found(mutation: Mutation, seed: int) -> None
 
 
 def oracle() -> Oracle:
-    return Oracle(quorum=3, faulty=frozenset({3}), most_buffered=0)
+    return Oracle(electorate=Electorate(Keys(4), range(4)), faulty=frozenset({3}), most_buffered=0)
 
 
 def test_oracle_wants_each_view_change_on_disk() -> None:
@@ -196,6 +201,41 @@ def test_disk_faults_happen() -> None:
         if any("may vote above" in line for line in outcome.trace):
             seen.add("back")
     assert seen == {"copy", "journal", "blocks", "back"}
+
+
+def test_snapshots_happen() -> None:
+    """Machines that are far behind begin with one, die of one, and refuse a poisoned one."""
+    seen = set()
+    for seed in range(16):
+        outcome = simulate(seed, scenario=POISONED, trace_all=True)
+        assert outcome.violation is None, report(outcome)
+        for what in ("has the state of block", "refuses a snapshot", "in an installation"):
+            if any(what in line for line in outcome.trace):
+                seen.add(what)
+    assert len(seen) == 3, seen
+
+
+def cut_off(machine: int) -> set[tuple[int, int]]:
+    return {(a, b) for a in range(4) for b in range(4) if (a == machine) != (b == machine)}
+
+
+def test_whoever_was_away_for_long_comes_back_by_a_snapshot() -> None:
+    """It has no blocks below it, votes all the same, and can give others its state."""
+    world = World(3, Scenario(n=4, delay=0.01, snapshots=5))
+    away = world.machines[3]
+    world.run(1)
+    world.blocked = cut_off(3)
+    world.run(8)
+    world.blocked = set()
+    world.run(12)
+    assert away.disk.base > 5
+    assert away.replica is not None
+    assert away.height >= world.machines[0].height - 1
+    assert away.root == away.disk.chain[-1].block.header.state_root
+    world.blocked = cut_off(2)
+    height = away.height
+    world.run(20)
+    assert away.height > height + 3  # a quorum only with its vote
 
 
 def test_send_follows_persist() -> None:

@@ -3,17 +3,21 @@
 
 import math
 
+import anyio
+
 from holdfast_node.api.service import (
     AccountView,
     BlockRecord,
     EvidenceView,
     LatencySample,
+    MembersView,
     MempoolView,
     NodeStatus,
     PeerView,
     Quantiles,
     TransactionStatus,
     ValidatorView,
+    ValueRecord,
     Verdict,
 )
 from holdfast_node.api.views import block_summary
@@ -58,7 +62,9 @@ class FakeService:
         self.ready = (True, None)
         self.away: set[str] = set()
         self.submitted: list[bytes] = []
+        self.first = 1
         self.waiting = MempoolView(0, 0, 0.0)
+        self._extended = anyio.Event()
         for _ in range(height):
             self.extend()
 
@@ -74,19 +80,34 @@ class FakeService:
             transactions_root=merkle_root(raws),
             state_root=bytes([height % 256]) * 32,
             validators_hash=VALIDATORS.hash,
+            next_validators_hash=VALIDATORS.hash,
         )
         block = Block(header, raws)
         votes = tuple(VoteSignature(i, bytes(64)) for i in (0, 1, 3))
         self.chain.append(CertifiedBlock(block, Certificate(height, view, block.hash, votes)))
+        self._extended.set()
+        self._extended = anyio.Event()
 
     def height(self) -> int:
         return len(self.chain)
 
+    def first_height(self) -> int:
+        return self.first
+
     def readiness(self):
         return self.ready
 
-    def validator_set(self) -> ValidatorSet:
+    def validator_set(self, height: int | None = None) -> ValidatorSet:
         return VALIDATORS
+
+    def trail(self, height: int):
+        return ()
+
+    def members(self) -> MembersView:
+        return MembersView(self.height(), [v.name for v in VALIDATORS], 3, [], None)
+
+    def member_history(self):
+        return []
 
     def validators(self):
         return [
@@ -167,10 +188,15 @@ class FakeService:
 
     def account(self, account: bytes) -> AccountView:
         known = account == account_of(ALICE.public_key)
-        return AccountView(format_address(account), 2**63 - 1 if known else 0, 7 if known else 0)
+        balance, nonce = (2**63 - 1, 7) if known else (0, 0)
+        return AccountView(format_address(account), balance, nonce, self.height())
 
-    def value(self, account: bytes, key: str) -> bytes | None:
-        return {"greeting": b"hello", "a/b": b"\xff"}.get(key)
+    def value(self, account: bytes, key: str) -> ValueRecord:
+        return ValueRecord(self.height(), {"greeting": b"hello", "a/b": b"\xff"}.get(key))
+
+    async def reached(self, height: int) -> None:
+        while self.height() < height:
+            await self._extended.wait()
 
     def latency_series(self) -> list[LatencySample]:
         return [

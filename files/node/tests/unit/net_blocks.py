@@ -48,6 +48,7 @@ def chain(length, size=100):
             merkle_root(transactions),
             b"\0" * 32,
             VALIDATORS.hash,
+            VALIDATORS.hash,
         )
         blocks.append(certify(Block(header, transactions)))
         previous = header.hash

@@ -104,7 +104,7 @@ async def test_blocks_are_the_last_ones_or_a_range():
 
 async def test_a_chain_at_genesis_has_no_block():
     async with client(FakeService()) as c:
-        assert (await c.get("/v1/blocks")).json() == {"height": 0, "blocks": []}
+        assert (await c.get("/v1/blocks")).json() == {"height": 0, "first_height": 1, "blocks": []}
         for reference in ("latest", "0", "1"):
             assert "genesis" in refused(await c.get(f"/v1/blocks/{reference}"), 404, "not_found")
 
@@ -128,7 +128,7 @@ async def test_transaction_status_is_known_or_unknown():
 async def test_balances_keep_all_their_digits():
     async with client() as c:
         answer = await c.get(f"/v1/accounts/{ADDRESS}")
-    assert answer.json() == {"address": ADDRESS, "balance": 2**63 - 1, "nonce": 7}
+    assert answer.json() == {"address": ADDRESS, "balance": 2**63 - 1, "nonce": 7, "height": 3}
 
 
 async def test_value_is_given_as_base64_and_as_text_if_it_is_text():
@@ -136,7 +136,13 @@ async def test_value_is_given_as_base64_and_as_text_if_it_is_text():
         answer = (await c.get(f"/v1/values/{ADDRESS}/greeting")).json()
         binary = (await c.get(f"/v1/values/{ADDRESS}/a/b")).json()
         refused(await c.get(f"/v1/values/{ADDRESS}/other"), 404, "not_found")
-    assert answer == {"address": ADDRESS, "key": "greeting", "value": "aGVsbG8=", "text": "hello"}
+    assert answer == {
+        "address": ADDRESS,
+        "key": "greeting",
+        "height": 3,
+        "value": "aGVsbG8=",
+        "text": "hello",
+    }
     assert (binary["key"], binary["value"], binary["text"]) == ("a/b", "/w==", None)
 
 

@@ -27,7 +27,8 @@ MEMBERS = ValidatorSet(tuple(Validator(f"v{i}", k.public_key) for i, k in enumer
 def make_block(transactions: tuple[bytes, ...] = (b"one", b"two")) -> Block:
     root = merkle_root(transactions)
     return Block(
-        Header("unit", 7, 3, 1000, b"\x01" * 32, root, b"\x02" * 32, MEMBERS.hash), transactions
+        Header("unit", 7, 3, 1000, b"\x01" * 32, root, b"\x02" * 32, MEMBERS.hash, MEMBERS.hash),
+        transactions,
     )
 
 
@@ -123,6 +124,7 @@ def test_every_header_field_is_covered_by_the_hash() -> None:
         "transactions_root": ZERO_HASH,
         "state_root": ZERO_HASH,
         "validators_hash": ZERO_HASH,
+        "next_validators_hash": ZERO_HASH,
     }
     assert set(changed) == set(header.__struct_fields__)
     hashes = {

@@ -42,8 +42,9 @@ VALIDATORS = ValidatorSet(tuple(Validator(f"v{i}", k.public_key) for i, k in enu
 
 def block(height: int = 1, view: int = 0, text: bytes = b"tx") -> Block:
     header = Header(
-        CHAIN, height, view, 1, ZERO_HASH, merkle_root((text,)), ZERO_HASH, VALIDATORS.hash
-    )
+        CHAIN, height, view, 1, ZERO_HASH, merkle_root((text,)), ZERO_HASH, VALIDATORS.hash,
+        VALIDATORS.hash,
+    )  # fmt: skip
     return Block(header, (text,))
 
 
@@ -94,8 +95,8 @@ def replica(
 ) -> Replica:
     return Replica(
         chain_id=CHAIN,
-        validators=VALIDATORS,
-        index=index,
+        validators_at=lambda _height: VALIDATORS,
+        public_key=KEYS[index].public_key,
         sign=KEYS[index].sign,
         check_proposal=check,
         timeouts=Timeouts(view=1.0, view_max=4.0, resend=0.5),
@@ -369,8 +370,8 @@ def test_a_validator_alone_goes_on_after_a_restart_in_a_view_change(views: int) 
     def start(records: Iterable[Record]) -> Replica:
         return Replica(
             chain_id=CHAIN,
-            validators=alone,
-            index=0,
+            validators_at=lambda _height: alone,
+            public_key=KEYS[0].public_key,
             sign=KEYS[0].sign,
             check_proposal=lambda _block: None,
             timeouts=Timeouts(view=1.0, view_max=4.0, resend=0.5),

@@ -91,8 +91,8 @@ class Node:
         index = self.index
         return Replica(
             chain_id=CHAIN_ID,
-            validators=GENESIS.validator_set,
-            index=index,
+            validators_at=self.ledger.validators_at,
+            public_key=VALIDATORS[index].public_key,
             sign=VALIDATORS[index].sign,
             check_proposal=self.ledger.process_proposal,
             timeouts=Timeouts(view=0.4, view_max=2.0, resend=0.1),
@@ -172,14 +172,13 @@ async def hear(driver: Driver, messages: list[Message]) -> None:
 def watch_execution(node: Node) -> list[tuple[bytes, bool]]:
     """What `node` executes from now on: the block, and whether on the event loop's thread."""
     executed: list[tuple[bytes, bool]] = []
-    real, loop = node.ledger._execute, threading.get_ident()
+    real, loop = node.ledger._execute_anew, threading.get_ident()
 
     def execute(block: Block) -> object:
-        if block.hash not in node.ledger._executions:
-            executed.append((block.hash, threading.get_ident() == loop))
+        executed.append((block.hash, threading.get_ident() == loop))
         return real(block)
 
-    node.ledger._execute = execute  # type: ignore[method-assign]
+    node.ledger._execute_anew = execute  # type: ignore[method-assign]
     return executed
 
 
@@ -205,6 +204,25 @@ async def test_nothing_is_executed_that_the_replica_would_not_look_at(network: l
     second = propose(leader.ledger, [transaction(ALICE, 0)])
     await hear(node.driver, [pre_prepare(leader, second, 0)])
     assert len(executed) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fault", ["state root", "signature"])
+async def test_an_unsound_proposal_is_executed_once(network: list[Node], fault: str) -> None:
+    """Off the event loop, however often the leader of the view repeats it."""
+    leader, node = network[0], network[2]
+    sound = propose(leader.ledger, [transaction(ALICE, 0)])
+    raws, changes = sound.transactions, {"state_root": bytes(32)}
+    if fault == "signature":
+        raws = (raws[0][:-1] + bytes([raws[0][-1] ^ 1]),)
+        changes = {"transactions_root": merkle_root(raws)}
+    unsound = Block(msgspec.structs.replace(sound.header, **changes), raws)
+    executed = watch_execution(node)
+    for _ in range(3):
+        await hear(node.driver, [pre_prepare(leader, unsound, 0)])
+    assert executed == [(unsound.hash, False)]
+    await hear(node.driver, [pre_prepare(leader, sound, 0)])
+    assert executed[1:] == [(sound.hash, False)]
 
 
 @pytest.mark.anyio
@@ -402,7 +420,9 @@ def leave_in_doubt(node: Node, world: list[Node]) -> None:
                 other.offer(raw)
         return transaction_id(raw)
 
-    node.driver.rejoin = Rejoin(node.votes, make=node.make_replica, mark=mark)
+    node.driver.rejoin = Rejoin(
+        node.votes, make=node.make_replica, is_member=lambda _height: True, mark=mark
+    )
 
 
 async def follow(node: Node, source: Node) -> None:

@@ -112,6 +112,7 @@ DAMAGED = ALICE_0[:-1] + bytes([ALICE_0[-1] ^ 1])
         ({"chain_id": "other"}, "bad_block"),
         ({"previous": ZERO_HASH}, "bad_block"),
         ({"validators_hash": ZERO_HASH}, "bad_block"),
+        ({"next_validators_hash": ZERO_HASH}, "bad_block"),
         ({"state_root": ZERO_HASH}, "bad_block"),
         ({"transactions_root": ZERO_HASH}, "bad_block"),
         ({"time_ms": START_MS + 1000}, "bad_block"),  # the parent's

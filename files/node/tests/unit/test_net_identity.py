@@ -210,6 +210,25 @@ async def test_sessions_of_a_revoked_peer_end_with_the_reload(pki, left):
         await until(lambda: v2.refused.count("revoked") > 1)  # it tries again, for ever in vain
 
 
+async def test_sessions_of_a_revoked_peer_end_within_three_seconds_of_the_list(pki):
+    """Without a signal: two looks at the files, the second to see that they rest, and a reload."""
+    folder, leaf = pki.issue("v1")
+    tls = pki.load("v2", pki.issue("v2")[0])
+    first = {"tls": replace_crl(pki.load("v1", folder))}
+    async with (
+        pair(pki, first=first, second={"tls": tls}) as (v1, v2),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(Keeper(tls).run)
+        await until(partial(both, v1, v2))
+        pki.revoke(leaf)
+        with anyio.fail_after(3):
+            await until(lambda: not v2.connected("v1"))
+            await until(lambda: not v1.connected("v2"))
+        assert v2.refused[0] == "revoked"
+        tasks.cancel_scope.cancel()
+
+
 async def test_peers_that_are_not_revoked_stay(pki):
     _, other = pki.issue("v9")
     tls = pki.tls("v2")

@@ -62,7 +62,7 @@ async def following(pki, *sources, role="observer", start=(), timing=FAST):
     peers = [peer(name, sync_port=port) for name, port in sources]
     sync = BlockSync(
         settings(pki, "v1", *peers, role=role, timing=timing),
-        VALIDATORS,
+        lambda _height: VALIDATORS,
         height=follower.height,
         adopt=follower.adopt,
         on_fault=lambda peer, reason: follower.faults.append((peer, reason)),
@@ -288,12 +288,9 @@ class Stranger:
 
     def __init__(self, sync, height):
         self.config = SimpleNamespace(name="v1")
-        self.ledger = SimpleNamespace(
-            height=height, genesis=SimpleNamespace(validator_set=VALIDATORS)
-        )
-        self.network = SimpleNamespace(
-            peers=lambda: [SimpleNamespace(connected=True, role="validator")] * 3
-        )
+        self.ledger = SimpleNamespace(height=height, validators=VALIDATORS)
+        others = [SimpleNamespace(connected=True, name=f"v{i}") for i in (2, 3, 4)]
+        self.network = SimpleNamespace(peers=lambda: others)
         self.sync = sync
         self.driver = SimpleNamespace(wake=lambda: self.woken.append(True))
         self.woken = []
@@ -308,7 +305,10 @@ async def test_one_liar_takes_nobody_out_of_step(pki):
     peers = [peer(name) for name in names if name != "v1"]
     observer = peer("watcher", role="observer")
     sync = BlockSync(
-        settings(pki, "v1", *peers, observer), VALIDATORS, height=lambda: 5, adopt=None
+        settings(pki, "v1", *peers, observer),
+        lambda _height: VALIDATORS,
+        height=lambda: 5,
+        adopt=None,
     )
     node = Stranger(sync, 5)
     assert Node.in_step(node)
@@ -325,7 +325,8 @@ async def test_one_liar_takes_nobody_out_of_step(pki):
 
 async def test_a_claim_that_ends_wakes_the_driver(pki):
     """The peer leaves, or is not believed any more: the node may be in step again."""
-    sync = BlockSync(settings(pki, "v1", peer("v2")), VALIDATORS, height=lambda: 5, adopt=None)
+    mine = settings(pki, "v1", peer("v2"))
+    sync = BlockSync(mine, lambda _height: VALIDATORS, height=lambda: 5, adopt=None)
     node = Stranger(sync, 5)
     sync.on_status("v2", 2**40)
     assert not Node.newest(node)

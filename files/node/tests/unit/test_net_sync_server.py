@@ -44,7 +44,7 @@ async def test_the_server_bounds_what_is_asked(pki):
     async with serving(pki, "v2", chain(3)) as v2:
         session = await client(pki, v2.port)
         assert len((await ask(session, 1, 2, 2**20)).blocks) == 2
-        assert (await ask(session, 9, 2, 2**20)) == Blocks((), 3)
+        assert (await ask(session, 9, 2, 2**20)) == Blocks((), 3, 1)
         assert len((await ask(session, 0, 1, 2**26)).blocks) == 1
         assert v2.asked == [(1, 2, 2**20), (9, 2, 2**20), (1, 1, PAGE_BYTES)]
         await session.send(to_frame(GetBlocks(1, 1, 2**27)))

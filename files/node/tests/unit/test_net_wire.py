@@ -13,11 +13,17 @@ from holdfast_node.net.wire import (
     Consensus,
     FrameDecoder,
     GetBlocks,
+    GetManifest,
+    GetPage,
+    GetSnapshots,
     Hello,
     Message,
+    Offer,
     PeerError,
     Ping,
     Pong,
+    SnapshotPart,
+    Snapshots,
     Status,
     SyncMessage,
     Transactions,
@@ -35,7 +41,16 @@ PEER_MESSAGES = [
     Ping(1),
     Pong(2**63 - 1),
 ]
-SYNC_MESSAGES = [Hello(1, "demo", HASH, "v1", 7), GetBlocks(1, 5, 1000), Blocks((b"x",), 9)]
+SYNC_MESSAGES = [
+    Hello(1, "demo", HASH, "v1", 7),
+    GetBlocks(1, 5, 1000),
+    Blocks((b"x",), 9, 1),
+    GetSnapshots(),
+    Snapshots((Offer(9, HASH), Offer(4, HASH))),
+    GetManifest(HASH),
+    GetPage(HASH, 1, 2**32),
+    SnapshotPart(b"page"),
+]
 
 
 @pytest.mark.parametrize("message", PEER_MESSAGES, ids=lambda m: type(m).__name__)
@@ -76,13 +91,42 @@ def test_what_is_no_message_is_malformed(body):
     assert caught.value.reason == "malformed"
 
 
-@given(st.binary(max_size=200))
-def test_random_bytes_never_give_another_error(body):
+@given(st.binary(max_size=200), st.sampled_from([Message, SyncMessage]))
+def test_random_bytes_never_give_another_error(body, type_):
     try:
-        message = from_frame(body, Message)
+        message = from_frame(body, type_)
     except PeerError:
         return
     assert to_frame(message)[4:] == body
+
+
+@given(st.sampled_from(SYNC_MESSAGES), st.data())
+def test_a_damaged_message_is_refused_or_another_one(message, data):
+    """Bytes changed, cut off or put in anywhere: nothing but a message or a refusal comes of it."""
+    body = bytearray(to_frame(message)[4:])
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    try:
+        read = from_frame(bytes(body), SyncMessage)
+    except PeerError:
+        return
+    assert to_frame(read)[4:] == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        encode(["snapshots", [[1, HASH]] * 9]),
+        encode(["snapshots", [[1, b"short"]]]),
+        encode(["get-page", HASH, -1, 0]),
+        encode(["get-page", HASH, 0, 2**32 + 1]),
+        encode(["get-manifest", HASH + b"x"]),
+        encode(["blocks", [], 1]),
+    ],
+)
+def test_what_is_no_sync_message_is_malformed(body):
+    with pytest.raises(PeerError):
+        from_frame(body, SyncMessage)
 
 
 @given(st.lists(st.binary(max_size=300), max_size=12), st.lists(st.integers(1, 700), min_size=1))

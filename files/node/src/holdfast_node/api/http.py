@@ -26,8 +26,15 @@ def error_response(status: int, code: str, message: str) -> Response:
 
 
 def refusal_response(error: RefusedError) -> Response:
-    """The answer to a refused request: 404 for what does not exist, else 400 (or 408, 413)."""
-    statuses = {"not_found": 404, "request_timeout": 408, "body_too_large": 413}
+    """The answer to a refused request: 400, if the code does not ask for another status."""
+    statuses = {
+        "not_found": 404,
+        "pruned": 410,
+        "request_timeout": 408,
+        "body_too_large": 413,
+        "overloaded": 503,
+        "not_reached": 503,
+    }
     return error_response(statuses.get(error.code, 400), error.code, error.message)
 
 

@@ -71,10 +71,12 @@ class JsonRpc:
             "block": (operations.block, ("block",), ()),
             "blocks": (operations.blocks, (), ("from", "limit")),
             "evidence": (operations.evidence, (), ()),
+            "members": (operations.members, (), ()),
+            "member_history": (operations.member_history, (), ()),
             "transaction_proof": (operations.transaction_proof, ("id",), ()),
             "block_proof": (operations.block_proof, ("height",), ("to",)),
-            "account": (operations.account, ("address",), ()),
-            "value": (operations.value, ("address", "key"), ()),
+            "account": (operations.account, ("address",), ("min_height",)),
+            "value": (operations.value, ("address", "key"), ("min_height",)),
             "status": (operations.status, (), ()),
             "validators": (operations.validators, (), ()),
         }
@@ -98,17 +100,23 @@ class JsonRpc:
             return _answer(None, RpcError(INVALID_REQUEST, fault))
         answers: list[msgspec.Raw] = []
         left = self._limits.response_bytes
+        deadline = anyio.current_time() + self._limits.request_s / 2
         for call in body:
             # A batch is no reason to keep the node from its votes.
             await anyio.lowlevel.checkpoint()
-            answer = await self._call(call, refuse=left <= 0)
+            refusal = None
+            if left <= 0:
+                refusal = _response_too_large(self._limits)
+            elif anyio.current_time() > deadline:
+                refusal = _too_slow(self._limits)
+            answer = await self._call(call, refusal)
             if answer is not None:
                 encoded = _encoder.encode(answer)
                 left -= len(encoded)
                 answers.append(msgspec.Raw(encoded))
         return answers or None
 
-    async def _call(self, call: Any, *, refuse: bool = False) -> dict[str, Any] | None:
+    async def _call(self, call: Any, refusal: RpcError | None = None) -> dict[str, Any] | None:
         """Answer one call; None for a notification, whatever became of it."""
         fault = _fault(call)
         if fault is not None:
@@ -117,7 +125,7 @@ class JsonRpc:
             return _answer(known, RpcError(INVALID_REQUEST, fault))
         outcome: Any
         try:
-            outcome = await self._execute(call["method"], call.get("params", []), refuse=refuse)
+            outcome = refusal or await self._execute(call["method"], call.get("params", []))
         except RpcError as error:
             outcome = error
         except RefusedError as error:
@@ -127,14 +135,7 @@ class JsonRpc:
             outcome = RpcError(INTERNAL_ERROR, "the node failed to answer; its log says why")
         return _answer(call["id"], outcome) if "id" in call else None
 
-    async def _execute(self, name: str, params: Any, *, refuse: bool) -> Any:
-        if refuse:
-            raise RpcError(
-                LIMIT_EXCEEDED,
-                f"the answers before this one have {self._limits.response_bytes} bytes or more: "
-                "ask in smaller batches",
-                {"code": "response_too_large"},
-            )
+    async def _execute(self, name: str, params: Any) -> Any:
         if name not in self._methods:
             raise RpcError(
                 METHOD_NOT_FOUND,
@@ -161,6 +162,17 @@ class JsonRpc:
             data = {"code": verdict.code, "id": verdict.id}
             raise RpcError(REFUSED, verdict.reason or "refused", data)
         return verdict
+
+
+def _response_too_large(limits: Limits) -> RpcError:
+    said = f"the answers before this one have {limits.response_bytes} bytes or more"
+    code = {"code": "response_too_large"}
+    return RpcError(LIMIT_EXCEEDED, f"{said}: ask in smaller batches", code)
+
+
+def _too_slow(limits: Limits) -> RpcError:
+    said = f"the calls before this one took more than {limits.request_s / 2:g} s"
+    return RpcError(LIMIT_EXCEEDED, f"{said}: ask in smaller batches", {"code": "too_slow"})
 
 
 def _is_identifier(value: Any) -> bool:

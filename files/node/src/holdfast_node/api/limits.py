@@ -10,8 +10,10 @@ class Limits:
 
     `response_bytes` bounds the answer to a JSON-RPC batch. `connections` and `head_bytes` (request
     line and headers) are enforced below HTTP: the connection is closed. `request_s` is the most a
-    request may take, from its headers to the last byte of the answer read by the client;
-    `stop_s` is what is left to requests under way when the node stops.
+    request may take, from its headers to the last byte of the answer read by the client; a batch
+    begins no call in its second half. `wait_s` is the most a read waits for a block, which
+    `waiting` requests may do at once. `stop_s` is what is left to requests under way when the node
+    stops.
     """
 
     body_bytes: int = 4 * 1024 * 1024
@@ -25,5 +27,7 @@ class Limits:
     head_s: float = 10.0
     body_s: float = 15.0
     request_s: float = 60.0
+    wait_s: float = 10.0
+    waiting: int = 64
     keep_alive_s: int = 30
     stop_s: int = 3

@@ -2,7 +2,8 @@
 """What a client can ask for, the same over REST and JSON-RPC.
 
 Arguments arrive as whatever the client sent; each operation checks them and raises `RefusedError`
-naming the argument, its value and what was expected. Code "not_found" means a well-formed question
+naming the argument, its value and what was expected. Code "pruned" means a block that exists, and
+that this node does not have since it began with a snapshot; "not_found" a well-formed question
 about something that does not exist.
 """
 
@@ -18,8 +19,10 @@ from holdfast_node.api.limits import Limits
 from holdfast_node.api.service import (
     AccountView,
     BlockSummary,
+    ChangeView,
     EvidenceView,
     LatencySample,
+    MembersView,
     NodeStatus,
     Service,
     TransactionStatus,
@@ -46,9 +49,10 @@ class Verdicts(msgspec.Struct, frozen=True):
 
 
 class BlockList(msgspec.Struct, frozen=True):
-    """`height` is that of the last committed block."""
+    """`height` is that of the last committed block, `first_height` of the lowest one here."""
 
     height: int
+    first_height: int
     blocks: list[BlockSummary]
 
 
@@ -63,16 +67,21 @@ class LatencyList(msgspec.Struct, frozen=True):
 
 
 class ValueView(msgspec.Struct, frozen=True):
-    """`value` is Base64; `text` the same as text if it is UTF-8, else None."""
+    """As of block `height`. `value` is Base64; `text` the same as text if UTF-8, else None."""
 
     address: str
     key: str
+    height: int
     value: str | None
     text: str | None
 
 
 class EvidenceList(msgspec.Struct, frozen=True):
     evidence: list[EvidenceView]
+
+
+class ChangeList(msgspec.Struct, frozen=True):
+    changes: list[ChangeView]
 
 
 class ProofView(msgspec.Struct, frozen=True):
@@ -89,6 +98,7 @@ class Operations:
         self._metrics = metrics
         self._limits = limits
         self._rendering = anyio.CapacityLimiter(1)  # large blocks take a core, and megabytes each
+        self._waiting = 0
 
     def status(self) -> NodeStatus:
         return self._service.status()
@@ -130,13 +140,15 @@ class Operations:
         """A height from 1, "latest", or a block hash; heights may come as text."""
         key = self._read_reference(reference)
         record = self._service.block(key) if key else None
+        if record is None and isinstance(key, int) and key:
+            self._refuse_pruned(key)
         if record is None:
             raise RefusedError(
                 "not_found",
                 f"block {shown(reference)}: not among the {self._service.height()} blocks of this "
                 "node (heights count from 1; 0 is genesis)",
             )
-        members = self._service.validator_set()
+        members = self._service.validator_set(record.certified.block.height)
         if len(record.certified.block.transactions) <= _SMALL_BLOCK:
             return block_view(record, members)
         return await anyio.to_thread.run_sync(block_view, record, members, limiter=self._rendering)
@@ -145,12 +157,29 @@ class Operations:
         """Blocks ascending from height `first`; the last `limit` (default 20) without it."""
         count = 20 if limit is None else _read_integer("limit", limit, 1, self._limits.blocks)
         height = self._service.height()
+        lowest = self._service.first_height()
         if first is None:
-            start = max(1, height - count + 1)
+            start = max(lowest, height - count + 1)
         else:
             start = _read_integer("from", first, 1, MAX_HEIGHT)
+            self._refuse_pruned(start)
         blocks = self._service.blocks(start, count) if start <= height else []
-        return BlockList(height, blocks)
+        return BlockList(height, lowest, blocks)
+
+    def _refuse_pruned(self, height: int) -> None:
+        lowest = self._service.first_height()
+        if height < lowest:
+            raise RefusedError(
+                "pruned",
+                f"block {height}: this node began with a snapshot and has the blocks from "
+                f"{lowest} on; ask one that has them all",
+            )
+
+    def members(self) -> MembersView:
+        return self._service.members()
+
+    def member_history(self) -> ChangeList:
+        return ChangeList(self._service.member_history())
 
     def evidence(self) -> EvidenceList:
         return EvidenceList(self._service.evidence())
@@ -160,11 +189,11 @@ class Operations:
         status = self.transaction(transaction_id)
         record = None if status.height is None else self._service.block(status.height)
         if record is None or status.index is None:
-            raise RefusedError(
-                "not_found", f"transaction {shown(transaction_id)}: in no block that is here"
-            )
+            known = status.reason or "in no block that is here"
+            raise RefusedError("not_found", f"transaction {shown(transaction_id)}: {known}")
+        trail = self._service.trail(status.height or 0)
         proof = await anyio.to_thread.run_sync(
-            prove_transaction, record.certified, status.index, limiter=self._rendering
+            prove_transaction, record.certified, status.index, trail, limiter=self._rendering
         )
         return ProofView(b64encode(encode(proof)).decode())
 
@@ -172,29 +201,62 @@ class Operations:
         """Proof that a block is final, or leads to the later block `to`, which is."""
         first = _read_integer("height", height, 1, MAX_HEIGHT)
         last = first if to is None else _read_integer("to", to, first, first + MAX_HEADERS - 1)
+        self._refuse_pruned(first)
         record = self._service.block(last) if last <= self._service.height() else None
         headers = [] if record is None else self._service.headers(first, last)
         if record is None or len(headers) != last - first + 1:
             raise RefusedError(
                 "not_found", f"block {last}: not among the {self._service.height()} of this node"
             )
-        proof = ChainProof(tuple(headers), record.certified.certificate)
+        proof = ChainProof(tuple(headers), record.certified.certificate, self._service.trail(last))
         return ProofView(b64encode(encode(proof)).decode())
 
-    def account(self, address: Any) -> AccountView:
-        return self._service.account(_read_address(address))
+    async def account(self, address: Any, min_height: Any = None) -> AccountView:
+        """As of the last block here; one at `min_height` or above, which is waited for."""
+        account = _read_address(address)
+        await self._reach(min_height)
+        return self._service.account(account)
 
-    def value(self, address: Any, key: Any) -> ValueView:
+    async def value(self, address: Any, key: Any, min_height: Any = None) -> ValueView:
+        """As of the last block here; one at `min_height` or above, which is waited for."""
         account = _read_address(address)
         if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH:
             raise RefusedError(
                 "bad_argument",
                 f"key = {shown(key)}: expected a text of 1 to {MAX_KEY_LENGTH} characters",
             )
-        value = self._service.value(account, key)
+        await self._reach(min_height)
+        height, value = self._service.value(account, key)
         if value is None:
-            raise RefusedError("not_found", f"{address} has put nothing under key {shown(key)}")
-        return ValueView(address=format_address(account), key=key, **text_or_base64(value))
+            raise RefusedError(
+                "not_found",
+                f"{address} has put nothing under key {shown(key)}, as of block {height}",
+            )
+        return ValueView(
+            address=format_address(account), key=key, height=height, **text_or_base64(value)
+        )
+
+    async def _reach(self, min_height: Any) -> None:
+        """Wait for the block of a height, within limits."""
+        least = 0 if min_height is None else _read_integer("min_height", min_height, 0, MAX_HEIGHT)
+        if self._service.height() >= least:
+            return
+        if self._waiting >= self._limits.waiting:
+            raise RefusedError(
+                "overloaded", f"{self._waiting} requests wait for a block: try again in a moment"
+            )
+        self._waiting += 1
+        try:
+            with anyio.fail_after(self._limits.wait_s):
+                await self._service.reached(least)
+        except TimeoutError:
+            raise RefusedError(
+                "not_reached",
+                f"min_height = {least}: this node is at block {self._service.height()} after "
+                f"{self._limits.wait_s:g} s; try again, or ask another node",
+            ) from None
+        finally:
+            self._waiting -= 1
 
     def _read_reference(self, reference: Any) -> int | bytes:
         if reference == "latest":

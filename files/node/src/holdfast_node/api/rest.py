@@ -39,12 +39,14 @@ class Rest:
             _get("/v1/blocks", self._blocks, "from", "limit"),
             _get("/v1/blocks/{reference}", self._block),
             _get("/v1/evidence", self._evidence),
+            _get("/v1/members", self._members),
+            _get("/v1/members/history", self._member_history),
             _get("/v1/proofs/transactions/{id}", self._transaction_proof),
             _get("/v1/proofs/blocks/{height}", self._block_proof, "to"),
             _get("/v1/transactions/{id}", self._transaction),
             Route("/v1/transactions", self._submit, methods=["POST"]),
-            _get("/v1/accounts/{address}", self._account),
-            _get("/v1/values/{address}/{key:path}", self._value),
+            _get("/v1/accounts/{address}", self._account, "min_height"),
+            _get("/v1/values/{address}/{key:path}", self._value, "min_height"),
         ]
 
     async def _health(self, _request: Request) -> Response:
@@ -76,6 +78,12 @@ class Rest:
     async def _block(self, request: Request) -> Response:
         return json_response(await self._operations.block(request.path_params["reference"]))
 
+    async def _members(self, _request: Request) -> Response:
+        return json_response(self._operations.members())
+
+    async def _member_history(self, _request: Request) -> Response:
+        return json_response(self._operations.member_history())
+
     async def _evidence(self, _request: Request) -> Response:
         return json_response(self._operations.evidence())
 
@@ -90,11 +98,12 @@ class Rest:
         return json_response(self._operations.transaction(request.path_params["id"]))
 
     async def _account(self, request: Request) -> Response:
-        return json_response(self._operations.account(request.path_params["address"]))
+        address, least = request.path_params["address"], request.query_params.get("min_height")
+        return json_response(await self._operations.account(address, least))
 
     async def _value(self, request: Request) -> Response:
-        path = request.path_params
-        return json_response(self._operations.value(path["address"], path["key"]))
+        path, least = request.path_params, request.query_params.get("min_height")
+        return json_response(await self._operations.value(path["address"], path["key"], least))
 
     async def _submit(self, request: Request) -> Response:
         body = decode_json(await read_body(request, self._limits))

@@ -7,11 +7,12 @@ JavaScript client needs a parser that keeps large integers).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
 from holdfast_node.chain.block import CertifiedBlock, Header
+from holdfast_node.chain.trail import TrailStep
 from holdfast_node.chain.validators import ValidatorSet
 
 Role: TypeAlias = Literal["validator", "observer"]
@@ -51,7 +52,7 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
-    """The node and the network as it sees it.
+    """The node and the network as it sees it. `first_height` is the lowest block it has, or will.
 
     `block_hash` is the genesis hash at height 0, and `block_time_ms` (Unix milliseconds) the time
     of genesis. `leader` is the validator that proposes in `view`. `reason` says why the node is not
@@ -78,6 +79,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     genesis_hash: str
     uptime_s: float
     commit_latency_ms: Quantiles
+    first_height: int = 1
 
 
 class ValidatorView(msgspec.Struct, frozen=True):
@@ -107,7 +109,8 @@ class TransactionStatus(msgspec.Struct, frozen=True):
     """How far a transaction has come.
 
     "failed" is committed without effect (`reason` says why), "rejected" was refused by this node a
-    short while ago, "unknown" was never seen here or has been forgotten. `height`, `index` and
+    short while ago, "unknown" was never seen here or has been forgotten (`reason` says if a block
+    that this node does not have may hold it). `height`, `index` and
     `committed_at_ms` (the block's time) belong to "committed" and "failed".
     """
 
@@ -131,11 +134,12 @@ class BlockSummary(msgspec.Struct, frozen=True):
 
 
 class AccountView(msgspec.Struct, frozen=True):
-    """An account that never received anything has balance 0 and nonce 0."""
+    """As of block `height`. An account that never received anything has balance and nonce 0."""
 
     address: str
     balance: int
     nonce: int
+    height: int
 
 
 class LatencySample(msgspec.Struct, frozen=True):
@@ -159,6 +163,57 @@ class EvidenceView(msgspec.Struct, frozen=True):
     statements: list[dict[str, str]]
 
 
+class CandidateView(msgspec.Struct, frozen=True):
+    """Who is proposed to join, as this node sees it; `reason` says why it is not in step."""
+
+    connected: bool
+    height: int | None
+    in_step: bool
+    reason: str | None
+
+
+class ProposalView(msgspec.Struct, frozen=True):
+    """A change of the validators that can be approved up to block `until`.
+
+    `missing` approvals are needed still; `proved` says what evidence it rests on.
+    """
+
+    number: int
+    kind: Literal["join", "leave"]
+    name: str
+    change: dict[str, Any]
+    proved: str | None
+    proposed_at: int
+    until: int
+    approved_by: list[str]
+    missing: int
+    candidate: CandidateView | None
+
+
+class ChangeView(msgspec.Struct, frozen=True):
+    """A change that was agreed on in block `agreed_at`; `validators` vote from `activation` on."""
+
+    activation: int
+    number: int
+    kind: Literal["join", "leave"]
+    name: str
+    change: dict[str, Any]
+    proved: str | None
+    agreed_at: int
+    approved_by: list[str]
+    validators: list[str]
+
+
+class MembersView(msgspec.Struct, frozen=True):
+    """The validators after block `height`, and what is proposed about them."""
+
+    height: int
+    validators: list[str]
+    quorum: int
+    proposals: list[ProposalView]
+    next_change: ChangeView | None
+
+
 class BlockRecord(NamedTuple):
     """A committed block and, by index, why transactions in it failed (empty if none did)."""
 
@@ -166,12 +221,19 @@ class BlockRecord(NamedTuple):
     failures: Mapping[int, str]
 
 
+class ValueRecord(NamedTuple):
+    """What was stored as of block `height`; None if nothing."""
+
+    height: int
+    value: bytes | None
+
+
 class Service(Protocol):
     """A node, as its API sees it.
 
-    Every method but `submit` is synchronous, quick (no more than a few reads of the store) and
-    called from the event loop's thread. Inputs are checked by the caller: identifiers and hashes
-    have 32 bytes, accounts 20, heights and limits are in range.
+    Every method but `submit` and `reached` is synchronous, quick (no more than a few reads of the
+    store) and called from the event loop's thread. Inputs are checked by the caller: identifiers
+    and hashes have 32 bytes, accounts 20, heights and limits are in range.
     """
 
     def status(self) -> NodeStatus:
@@ -183,8 +245,14 @@ class Service(Protocol):
     def height(self) -> int:
         """Height of the last committed block; 0 is genesis, which is not a block."""
 
-    def validator_set(self) -> ValidatorSet:
-        """The validators that vote now; names in answers are taken from it."""
+    def first_height(self) -> int:
+        """Height of the lowest block that is here: above 1 if the node began with a snapshot."""
+
+    def validator_set(self, height: int | None = None) -> ValidatorSet:
+        """The validators of a height that is here, or those that vote now."""
+
+    def trail(self, height: int) -> tuple[TrailStep, ...]:
+        """What proves, from the genesis, who the validators of a committed height are."""
 
     def validators(self) -> list[ValidatorView]:
         """The same, with what this node sees of them, by index."""
@@ -207,14 +275,23 @@ class Service(Protocol):
     def headers(self, first: int, last: int) -> list[Header]:
         """The headers of the committed blocks from height `first` to `last`, as far as they are."""
 
+    def members(self) -> MembersView:
+        """Who votes, what is proposed, and which change is to come."""
+
+    def member_history(self) -> list[ChangeView]:
+        """The latest changes of the validators, oldest first; some hundreds at most."""
+
     def evidence(self) -> list[EvidenceView]:
         """What is held against validators, oldest first; some hundreds at most."""
+
+    async def reached(self, height: int) -> None:
+        """Return when the last committed block is at `height` or above, however long that takes."""
 
     def account(self, account: bytes) -> AccountView:
         """Balance and next nonce as of the last committed block."""
 
-    def value(self, account: bytes, key: str) -> bytes | None:
-        """What the account has put under `key`, or None."""
+    def value(self, account: bytes, key: str) -> ValueRecord:
+        """What the account has put under `key`, as of the last committed block."""
 
     def latency_series(self) -> list[LatencySample]:
         """Recent commit latencies, ascending by height; a few hundred at most."""

@@ -9,7 +9,16 @@ import msgspec
 from holdfast_node.api.service import BlockRecord, BlockSummary
 from holdfast_node.chain.block import CertifiedBlock
 from holdfast_node.chain.crypto import format_address
-from holdfast_node.chain.transaction import Put, decode_transaction, transaction_id
+from holdfast_node.chain.transaction import (
+    Action,
+    Approve,
+    ProposeJoin,
+    ProposeLeave,
+    Put,
+    Transfer,
+    decode_transaction,
+    transaction_id,
+)
 from holdfast_node.chain.validators import ValidatorSet
 
 
@@ -37,6 +46,7 @@ class BlockView(msgspec.Struct, frozen=True):
     transactions_root: str
     state_root: str
     validators_hash: str
+    next_validators_hash: str
     commit_view: int
     signers: list[str]
     transactions: list[TransactionView]
@@ -71,6 +81,7 @@ def block_view(record: BlockRecord, validators: ValidatorSet) -> BlockView:
         transactions_root=header.transactions_root.hex(),
         state_root=header.state_root.hex(),
         validators_hash=header.validators_hash.hex(),
+        next_validators_hash=header.next_validators_hash.hex(),
         commit_view=certificate.view,
         signers=[validators[vote.validator].name for vote in certificate.signatures],
         transactions=[
@@ -85,10 +96,7 @@ def transaction_view(raw: bytes, error: str | None) -> TransactionView:
     transaction = decode_transaction(raw)
     body = transaction.body
     actions: list[dict[str, Any]] = [
-        {"type": "put", "key": action.key, **text_or_base64(action.value)}
-        if isinstance(action, Put)
-        else {"type": "transfer", "to": format_address(action.to), "amount": action.amount}
-        for action in body.actions
+        action_view(action) for action in body.actions
     ]
     return TransactionView(
         id=transaction_id(raw).hex(),
@@ -98,6 +106,29 @@ def transaction_view(raw: bytes, error: str | None) -> TransactionView:
         actions=actions,
         error=error,
     )
+
+
+def action_view(action: Action) -> dict[str, Any]:
+    """One action as JSON: its tag as `type`, and its fields."""
+    match action:
+        case Put():
+            return {"type": "put", "key": action.key, **text_or_base64(action.value)}
+        case Transfer():
+            to = format_address(action.to)
+            return {"type": "transfer", "to": to, "amount": action.amount}
+        case ProposeJoin():
+            return {"type": "propose-join", **change_view(action)}
+        case ProposeLeave():
+            return {"type": "propose-leave", **change_view(action)}
+        case Approve():
+            return {"type": "approve", "proposal": action.proposal, "unprobed": action.unprobed}
+
+
+def change_view(change: ProposeJoin | ProposeLeave) -> dict[str, Any]:
+    """The fields of a proposed change; evidence only by its size."""
+    if isinstance(change, ProposeJoin):
+        return {**msgspec.structs.asdict(change), "public_key": change.public_key.hex()}
+    return {**msgspec.structs.asdict(change), "evidence": len(change.evidence)}
 
 
 def text_or_base64(value: bytes) -> dict[str, str | None]:

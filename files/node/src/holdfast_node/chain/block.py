@@ -9,14 +9,13 @@ from holdfast_node.chain.codec import Value, encode
 from holdfast_node.chain.crypto import digest
 from holdfast_node.chain.merkle import merkle_root
 from holdfast_node.chain.transaction import Natural, Signature
-from holdfast_node.chain.validators import ValidatorSet
+from holdfast_node.chain.validators import MAX_VALIDATORS, ValidatorSet
 from holdfast_node.errors import RefusedError
 
 Hash: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
 VoteKind: TypeAlias = Literal["pre-prepare", "prepare", "commit"]
 
 MAX_BLOCK_TRANSACTIONS: Final = 100_000
-MAX_VALIDATORS: Final = 256
 
 
 class Header(Value, frozen=True):
@@ -24,7 +23,8 @@ class Header(Value, frozen=True):
 
     `view` is the view in which the block was first proposed; the next height starts in it.
     `time_ms` is the proposer's clock, Unix milliseconds, later than the parent's.
-    `state_root` is the state after this block.
+    `state_root` is the state after this block. `validators_hash` names the set that certifies this
+    block, `next_validators_hash` that of the next height.
     """
 
     chain_id: str
@@ -35,6 +35,7 @@ class Header(Value, frozen=True):
     transactions_root: Hash
     state_root: Hash
     validators_hash: Hash
+    next_validators_hash: Hash
 
     @property
     def hash(self) -> bytes:
@@ -91,24 +92,44 @@ class Certificate(Value, frozen=True):
         check_votes("commit", chain_id, subject, self.signatures, validators)
 
 
+class CertifiedHeader(Value, frozen=True):
+    """A header that is final: what a proof needs of a block."""
+
+    header: Header
+    certificate: Certificate
+
+    def check(self, chain_id: str, validators: ValidatorSet) -> None:
+        """Raise `RefusedError` unless `validators`, those of its height, made it final."""
+        _check_subject(self.header, self.certificate, chain_id, validators)
+        self.certificate.check(chain_id, validators)
+
+
 class CertifiedBlock(Value, frozen=True):
     block: Block
     certificate: Certificate
 
     def check(self, chain_id: str, validators: ValidatorSet) -> None:
-        """Raise `RefusedError` unless the certificate is valid and about this very block."""
-        header = self.block.header
-        if header.chain_id != chain_id:
-            raise RefusedError("foreign_chain", f"block of chain {header.chain_id!r}")
-        if self.certificate.block_hash != self.block.hash:
-            raise RefusedError("bad_certificate", "the certificate is about another block")
-        if self.certificate.height != header.height:
-            raise RefusedError("bad_certificate", "the certificate is about another height")
-        if header.validators_hash != validators.hash:
-            raise RefusedError("bad_certificate", "the block names another validator set")
+        """Raise `RefusedError` unless the certificate is valid and about this very block.
+
+        `validators` are those of its height.
+        """
+        _check_subject(self.block.header, self.certificate, chain_id, validators)
         if not self.block.has_valid_transactions_root():
             raise RefusedError("bad_block", "the transactions do not match their root")
         self.certificate.check(chain_id, validators)
+
+
+def _check_subject(
+    header: Header, certificate: Certificate, chain_id: str, validators: ValidatorSet
+) -> None:
+    if header.chain_id != chain_id:
+        raise RefusedError("foreign_chain", f"block of chain {header.chain_id!r}")
+    if certificate.block_hash != header.hash:
+        raise RefusedError("bad_certificate", "the certificate is about another block")
+    if certificate.height != header.height:
+        raise RefusedError("bad_certificate", "the certificate is about another height")
+    if header.validators_hash != validators.hash:
+        raise RefusedError("bad_certificate", "the block names another validator set")
 
 
 def check_votes(

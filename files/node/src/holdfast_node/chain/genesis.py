@@ -11,12 +11,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from holdfast_node.chain.block import MAX_VALIDATORS
 from holdfast_node.chain.codec import encode
 from holdfast_node.chain.crypto import PUBLIC_KEY_BYTES, digest, parse_address
 from holdfast_node.chain.names import CHAIN_ID, NODE_NAME
 from holdfast_node.chain.transaction import MAX_AMOUNT
-from holdfast_node.chain.validators import Validator, ValidatorSet
+from holdfast_node.chain.validators import MAX_VALIDATORS, Validator, ValidatorSet
 from holdfast_node.errors import ConfigError, RefusedError
 
 

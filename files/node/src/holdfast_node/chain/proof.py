@@ -2,8 +2,8 @@
 """Proofs that anybody can check who has the genesis: of a transaction, and of a stretch of chain.
 
 Nothing in a proof is taken on trust but the validators' public keys in the genesis. A certificate
-makes its block final; a block's header commits to its transactions by a Merkle root and to its
-parent by a hash, down to the genesis.
+makes its block final, a trail leads to those who may sign it; a block's header commits to its
+transactions by a Merkle root and to its parent by a hash, down to the genesis.
 """
 
 from typing import Annotated, Final
@@ -14,12 +14,14 @@ from holdfast_node.chain.block import (
     MAX_BLOCK_TRANSACTIONS,
     Certificate,
     CertifiedBlock,
+    CertifiedHeader,
     Hash,
     Header,
 )
 from holdfast_node.chain.codec import Value
 from holdfast_node.chain.genesis import Genesis
 from holdfast_node.chain.merkle import audit_path, root_of_path
+from holdfast_node.chain.trail import Trail, walk
 from holdfast_node.errors import RefusedError
 
 MAX_HEADERS: Final = 1_000
@@ -40,13 +42,14 @@ class TransactionProof(Value, frozen=True):
     path: Annotated[tuple[Hash, ...], Meta(max_length=64)]
     header: Header
     certificate: Certificate
+    trail: Trail = ()
 
     def check(self, genesis: Genesis) -> None:
         """Raise `RefusedError` unless the proof holds."""
         root = root_of_path(self.transaction, self.index, self.count, self.path)
         if root != self.header.transactions_root:
             raise RefusedError("bad_proof", "the transaction is not under the block's Merkle root")
-        _check_final(self.header, self.certificate, genesis)
+        _check_final(self.header, self.certificate, self.trail, genesis)
 
 
 class ChainProof(Value, frozen=True):
@@ -54,6 +57,7 @@ class ChainProof(Value, frozen=True):
 
     headers: Annotated[tuple[Header, ...], Meta(min_length=1, max_length=MAX_HEADERS)]
     certificate: Certificate
+    trail: Trail = ()
 
     def check(self, genesis: Genesis) -> None:
         """Raise `RefusedError` unless every header is an ancestor of a final block."""
@@ -65,21 +69,17 @@ class ChainProof(Value, frozen=True):
                 raise RefusedError(
                     "bad_proof", f"block {child.height} does not follow block {parent.height}"
                 )
-        _check_final(self.headers[-1], self.certificate, genesis)
+        _check_final(self.headers[-1], self.certificate, self.trail, genesis)
 
 
-def _check_final(header: Header, certificate: Certificate, genesis: Genesis) -> None:
-    if header.chain_id != genesis.chain_id:
-        raise RefusedError("foreign_chain", f"block of chain {header.chain_id!r}")
-    if header.validators_hash != genesis.validator_set.hash:
-        raise RefusedError("bad_proof", "the block names other validators than the genesis")
-    if (certificate.height, certificate.block_hash) != (header.height, header.hash):
-        raise RefusedError("bad_proof", "the certificate is about another block")
-    certificate.check(genesis.chain_id, genesis.validator_set)
+def _check_final(header: Header, certificate: Certificate, trail: Trail, genesis: Genesis) -> None:
+    if trail and trail[-1].certified.header.height >= header.height:
+        raise RefusedError("bad_proof", "the trail leads beyond the block")
+    CertifiedHeader(header, certificate).check(genesis.chain_id, walk(genesis, trail))
 
 
-def prove_transaction(certified: CertifiedBlock, index: int) -> TransactionProof:
-    """Prove that the block's transaction `index` is in it."""
+def prove_transaction(certified: CertifiedBlock, index: int, trail: Trail = ()) -> TransactionProof:
+    """Prove that the block's transaction `index` is in it; `trail` leads to its height."""
     block = certified.block
     return TransactionProof(
         block.transactions[index],
@@ -88,4 +88,5 @@ def prove_transaction(certified: CertifiedBlock, index: int) -> TransactionProof
         audit_path(block.transactions, index),
         block.header,
         certified.certificate,
+        trail,
     )

@@ -19,6 +19,7 @@ MAX_ACTIONS: Final = 64
 MAX_KEY_LENGTH: Final = 256
 MAX_VALUE_BYTES: Final = 32_768
 MAX_AMOUNT: Final = 2**63 - 1
+MAX_EVIDENCE_BYTES: Final = 32_768
 
 Account: TypeAlias = Annotated[bytes, Meta(min_length=20, max_length=20)]
 PublicKey: TypeAlias = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -40,7 +41,52 @@ class Put(Value, frozen=True, tag="put"):
     value: Annotated[bytes, Meta(max_length=MAX_VALUE_BYTES)]
 
 
-Action: TypeAlias = Transfer | Put
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=63)]
+# Host and port; that a port is at most 65535 is checked where it is proposed.
+Address: TypeAlias = Annotated[
+    str,
+    Meta(
+        max_length=259,
+        pattern=r"\A([A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*|\[[0-9A-Fa-f:.]{2,45}\]):[1-9][0-9]{0,4}\Z",
+    ),
+]
+
+
+class ProposeJoin(Value, frozen=True, tag="propose-join"):
+    """A validator proposes another: its name, voting key, and where it is reached.
+
+    `until` is the last height at which the proposal can be approved.
+    """
+
+    name: Name
+    public_key: PublicKey
+    address: Address
+    sync_address: Address
+    until: Natural
+
+
+class ProposeLeave(Value, frozen=True, tag="propose-leave"):
+    """A validator proposes that one, perhaps itself, leaves.
+
+    `evidence` is an encoded `Evidence` against it, or empty. `below_four` agrees to a set in which
+    no validator may fail.
+    """
+
+    name: Name
+    reason: Annotated[str, Meta(min_length=1, max_length=200)]
+    evidence: Annotated[bytes, Meta(max_length=MAX_EVIDENCE_BYTES)]
+    below_four: bool
+    until: Natural
+
+
+class Approve(Value, frozen=True, tag="approve"):
+    """A validator approves a proposal; `unprobed`: without having looked at the candidate."""
+
+    proposal: Natural
+    unprobed: bool
+
+
+Action: TypeAlias = Transfer | Put | ProposeJoin | ProposeLeave | Approve
 
 
 class TransactionBody(Value, frozen=True):

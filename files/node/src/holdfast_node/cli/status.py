@@ -36,6 +36,7 @@ def render(status: dict[str, Any]) -> str:
         ("version", status.get("version")),
         ("ready", ready),
         ("height", status.get("height")),
+        ("from block", status.get("first_height")),
         ("block", status.get("block_hash")),
         ("state root", status.get("state_root")),
         ("view", f"{status.get('view', '-')}, led by {status.get('leader', '-')}"),

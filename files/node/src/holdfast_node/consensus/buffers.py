@@ -42,17 +42,17 @@ class FutureMessages:
     """Messages of the next height, per validator the last `FUTURE_MESSAGES` within `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._waiting: dict[int, deque[tuple[Message, int]]] = {}
 
     def add(self, message: Message) -> None:
         """Keep `message`; the sender's oldest ones make room for it."""
         queue = self._waiting.setdefault(message.validator, deque(maxlen=FUTURE_MESSAGES))
         size = weight(message)
-        if size > self._max_bytes or any(message == known for known, _ in queue):
+        if size > self.max_bytes or any(message == known for known, _ in queue):
             return
         queue.append((message, size))
-        while sum(size for _, size in queue) > self._max_bytes:
+        while sum(size for _, size in queue) > self.max_bytes:
             queue.popleft()
 
     def take(self) -> Iterator[Message]:

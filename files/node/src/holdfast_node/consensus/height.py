@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a replica knows of the height it decides, and how it gets that back from its journal."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,27 +34,41 @@ class Proposal:
 class HeightState:
     """The state of one height, replaced as a whole when the next one starts.
 
-    `records` is what the journal holds of the height at the start.
+    `records` is what the journal holds of the height at the start. `validators_at(height)` is the
+    set that decides a height: asked for this one and the next, so a change has to be known two
+    heights ahead. Which of them this validator is, if any, follows from its `public_key`.
     """
 
     def __init__(
         self,
         *,
-        validators: ValidatorSet,
-        index: int,
+        validators_at: Callable[[int], ValidatorSet],
+        public_key: bytes,
         height: int,
         view: int,
         records: Iterable[Record],
         max_block_bytes: int,
     ) -> None:
-        self.validators = validators
-        self.index = index
+        self.public_key = public_key
+        self._validators_at = validators_at
         self._max_block_bytes = max_block_bytes
-        margin = VOTE_BYTES * (len(validators) + 4)
-        self._future = FutureMessages(2 * (max_block_bytes + margin))
+        self._future = FutureMessages(0)
         self._start_height(height, view, records)
 
+    def is_member(self, height: int) -> bool:
+        """Whether this validator has a vote at `height`."""
+        return self._validators_at(height).index_of_key(self.public_key) is not None
+
     def _start_height(self, height: int, view: int, records: Iterable[Record] = ()) -> None:
+        self.validators = self._validators_at(height)
+        index = self.validators.index_of_key(self.public_key)
+        if index is None:
+            raise ValueError(f"this validator has no vote at height {height}")
+        self.index = index
+        # Whose messages are kept for later: those of the set of the next height.
+        self._successors = self._validators_at(height + 1)
+        margin = VOTE_BYTES * (max(len(self.validators), len(self._successors)) + 4)
+        self._future.max_bytes = 2 * (self._max_block_bytes + margin)
         self.height = height
         self.first_view = view
         self.view = view

@@ -5,9 +5,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 
-from holdfast_node.chain.block import MAX_VALIDATORS, Block, Hash, VoteSignature
+from holdfast_node.chain.block import Block, Hash, VoteSignature
 from holdfast_node.chain.codec import Value, encode
 from holdfast_node.chain.transaction import Natural, Signature
+from holdfast_node.chain.validators import MAX_VALIDATORS
 
 ValidatorIndex: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)]
 Votes: TypeAlias = Annotated[tuple[VoteSignature, ...], Meta(max_length=MAX_VALIDATORS)]

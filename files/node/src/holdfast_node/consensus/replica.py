@@ -49,17 +49,18 @@ class Timeouts:
 class Replica(HeightState):
     """Feed it messages and time; carry out the effects it returns, in order.
 
-    `check_proposal(block)` raises `RefusedError` for a block that must not be voted for; `sign`
-    signs with this validator's key. `now` is seconds of any monotonic clock. `records` is what the
-    journal holds of this height; call `resume` before anything else if there may be any.
+    `validators_at` is as for `HeightState`. `check_proposal(block)` raises `RefusedError` for a
+    block that must not be voted for; `sign` signs with this validator's key, `public_key`. `now` is
+    seconds of any monotonic clock. `records` is what the journal holds of this height; call
+    `resume` before anything else if there may be any.
     """
 
     def __init__(
         self,
         *,
         chain_id: str,
-        validators: ValidatorSet,
-        index: int,
+        validators_at: Callable[[int], ValidatorSet],
+        public_key: bytes,
         sign: Callable[[bytes], bytes],
         check_proposal: Callable[[Block], None],
         timeouts: Timeouts,
@@ -69,17 +70,17 @@ class Replica(HeightState):
         max_block_bytes: int = 1_048_576,
     ) -> None:
         self.chain_id = chain_id
-        self._speaker = Speaker(chain_id, index, sign)
         self._check_proposal = check_proposal
         self._timeouts = timeouts
         super().__init__(
-            validators=validators,
-            index=index,
+            validators_at=validators_at,
+            public_key=public_key,
             height=height,
             view=view,
             records=records,
             max_block_bytes=max_block_bytes,
         )
+        self._speaker = Speaker(chain_id, self.index, sign)
 
     # What the driver may ask.
 
@@ -128,10 +129,14 @@ class Replica(HeightState):
         return self._change_view(self.view + 1, now)
 
     def advance(self, parent_height: int, parent_view: int, now: float) -> list[Effect]:
-        """Go on after a block that is stored now; `parent_view` is its header's."""
+        """Go on after a block that is stored now; `parent_view` is its header's.
+
+        Only while this validator has a vote at the next height (`is_member`).
+        """
         if parent_height < self.height:
             return []
         self._start_height(parent_height + 1, parent_view)
+        self._speaker.index = self.index
         effects: list[Effect] = []
         for message in self._future.take():
             effects += self._receive(message, now, trusted=True)
@@ -175,11 +180,14 @@ class Replica(HeightState):
 
     def _receive(self, message: Message, now: float, *, trusted: bool) -> list[Effect]:
         ahead = message.height - self.height
-        if ahead not in {0, 1} or (ahead == 0 and self.decided) or message.validator == self.index:
+        if ahead not in {0, 1} or (ahead == 0 and self.decided):
+            return []
+        validators = self._successors if ahead else self.validators
+        if message.validator == validators.index_of_key(self.public_key):
             return []
         try:
             if not trusted:
-                check_message(message, chain_id=self.chain_id, validators=self.validators)
+                check_message(message, chain_id=self.chain_id, validators=validators)
             check_size(message, self._max_block_bytes)
             if ahead:
                 self._future.add(message)

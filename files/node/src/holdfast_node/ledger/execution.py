@@ -3,8 +3,11 @@
 
 from typing import Final
 
-from holdfast_node.chain.transaction import MAX_AMOUNT, Transfer
+from holdfast_node.chain.membership import Council
+from holdfast_node.chain.transaction import MAX_AMOUNT, Put, Transfer
+from holdfast_node.errors import RefusedError
 from holdfast_node.ledger.checking import CheckedTransaction
+from holdfast_node.ledger.membership import Meeting
 from holdfast_node.ledger.state import AccountState, StateView, value_key
 from holdfast_node.storage.store import Receipt
 
@@ -25,20 +28,28 @@ def fault(checked: CheckedTransaction, state: StateView, time_ms: int) -> str | 
     return None
 
 
-def execute(checked: CheckedTransaction, state: StateView) -> Receipt:
+def execute(checked: CheckedTransaction, state: StateView, council: Council) -> Receipt:
     """Apply a transaction that has no `fault`: all of its actions or none; the nonce is used up."""
     sender = checked.account
     account = state.account(sender)
     balances: dict[bytes, int] = {sender: account.balance}
     values: dict[bytes, bytes] = {}
+    meeting: Meeting | None = None
     receipt = EXECUTED
     for action in checked.transaction.body.actions:
         if isinstance(action, Transfer):
             receipt = _transfer(sender, action, balances, state)
             if receipt is not EXECUTED:
                 break
-        else:
+        elif isinstance(action, Put):
             values[value_key(sender, action.key)] = action.value
+        else:
+            meeting = meeting or Meeting(state, council)
+            try:
+                meeting.hear(action, checked.transaction.body.sender)
+            except RefusedError as error:
+                receipt = Receipt(error.code)
+                break
     if receipt is not EXECUTED:
         state.set_account(sender, AccountState(account.balance, account.nonce + 1))
         return receipt
@@ -47,6 +58,8 @@ def execute(checked: CheckedTransaction, state: StateView) -> Receipt:
         state.set_account(other, AccountState(balance, state.account(other).nonce))
     for key, value in values.items():
         state.set(key, value)
+    if meeting is not None:
+        meeting.close()
     return EXECUTED
 
 

@@ -4,21 +4,28 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from holdfast_node.chain.block import Block, CertifiedBlock, Header
 from holdfast_node.chain.codec import encode
 from holdfast_node.chain.crypto import parse_address
 from holdfast_node.chain.genesis import Genesis
+from holdfast_node.chain.membership import MEMBERSHIP_KEY, Change, Council, Membership
 from holdfast_node.chain.merkle import merkle_root
+from holdfast_node.chain.trail import TrailStep
+from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.ledger.checking import CheckedTransaction, TransactionChecker
 from holdfast_node.ledger.execution import execute, fault
+from holdfast_node.ledger.membership import read_change, read_history, read_membership
 from holdfast_node.ledger.state import AccountState, StateView, account_key, value_key
 from holdfast_node.ledger.state_tree import StateTree, TreeUpdate
 from holdfast_node.storage.store import Location, Receipt, Store
+
+_T = TypeVar("_T")
 
 # Blocks that compete for one height, one per view, whose execution is remembered.
 _MAX_EXECUTIONS: Final = 8
@@ -57,6 +64,21 @@ class _Execution:
     update: TreeUpdate
 
 
+class Candidate(Protocol):
+    """A database made from a snapshot, with the state after the final block of `header`."""
+
+    path: Path
+
+    @property
+    def header(self) -> Header: ...
+
+    def finish(self, bucket_leaves: Callable[[int], list[tuple[bytes, bytes]]]) -> StateTree:
+        """Make it durable; the tree of its state, whose root is the header's.
+
+        Raises `RefusedError` if it is another one.
+        """
+
+
 class Ledger:
     """State machine over a `Store`.
 
@@ -80,6 +102,7 @@ class Ledger:
         self._checker = TransactionChecker(genesis.chain_id)
         self._lock = Lock()
         self._executions: dict[bytes, _Execution] = {}
+        self._unsound: dict[bytes, tuple[Block, RefusedError]] = {}
         self._settled: deque[tuple[bytes, ...]] = deque()
         stored_genesis = store.genesis_hash()
         if stored_genesis is None:
@@ -91,6 +114,7 @@ class Ledger:
                 "belongs to this data folder, or an empty data folder for this genesis"
             )
         self._tree = StateTree(store.leaves(), store.bucket_leaves)
+        self._history = read_history(StateView(store), genesis.validator_set)
         self._head = self._load_head()
 
     def _load_head(self) -> _Head:
@@ -99,13 +123,13 @@ class Ledger:
             head = _Head(0, self.genesis.hash, self.genesis.time_ms, 0)
             state_root = _opening_state(self.genesis).root
         else:
-            certified = self.store.block(height)
+            certified = self.store.head()  # without a block, right after a snapshot
             assert certified is not None
             try:
-                certified.check(self.genesis.chain_id, self.genesis.validator_set)
+                certified.check(self.genesis.chain_id, self.validators_at(height))
             except RefusedError as error:
                 raise StorageError(f"stored block {height}: {error}; {_WAY_OUT}") from error
-            header = certified.block.header
+            header = certified.header
             if header.height != height:
                 raise StorageError(f"stored block {height} is block {header.height}; {_WAY_OUT}")
             head = _Head(height, header.hash, header.time_ms, header.view)
@@ -139,6 +163,36 @@ class Ledger:
     def state_root(self) -> bytes:
         return self._tree.root
 
+    @property
+    def validators(self) -> ValidatorSet:
+        """The set that decides the next height."""
+        return self._history.at(self._head.height + 1)
+
+    @property
+    def last_activation(self) -> int:
+        """The height of the latest change of the validators, which may be to come; 0 if none."""
+        return self._history.activations[-1] if self._history.activations else 0
+
+    @property
+    def last_validators(self) -> ValidatorSet:
+        """The set from there on."""
+        return self._history.last
+
+    def validators_at(self, height: int) -> ValidatorSet:
+        """The set that decides `height`; known for all up to two above the last block."""
+        return self._history.at(height)
+
+    def trail(self, up_to: int) -> tuple[TrailStep, ...]:
+        """What proves, from the genesis, which set certifies the block at `up_to`."""
+        steps = []
+        for activation in self._history.activations:
+            if activation > min(up_to, self.height + 1):
+                break
+            certified = self.store.certified_header(activation - 1)
+            assert certified is not None  # a store made from a snapshot keeps its trail
+            steps.append(TrailStep(certified, self._history.at(activation).validators))
+        return tuple(steps)
+
     # Transactions
 
     def check_transaction(self, raw: bytes) -> CheckedTransaction:
@@ -166,7 +220,7 @@ class Ledger:
         with self._lock:
             head = self._head
             time_ms = max(self._now_ms(), head.time_ms + 1)
-            state = StateView(self.store)
+            state, council = StateView(self.store), self._council()
             limits = self.genesis.parameters
             chosen: list[CheckedTransaction] = []
             receipts = []
@@ -180,7 +234,7 @@ class Ledger:
                     continue
                 size += len(checked.raw)
                 chosen.append(checked)
-                receipts.append(execute(checked, state))
+                receipts.append(execute(checked, state, council))
             update = self._tree.update(state.changes)
             raws = tuple(checked.raw for checked in chosen)
             header = Header(
@@ -191,10 +245,12 @@ class Ledger:
                 previous=head.hash,
                 transactions_root=merkle_root(raws),
                 state_root=update.root,
-                validators_hash=self.genesis.validator_set.hash,
+                validators_hash=self.validators.hash,
+                next_validators_hash=self.validators_at(head.height + 2).hash,
             )
             block = Block(header, raws)
-            self._remember(header.hash, _execution(block, chosen, receipts, state, update))
+            execution = _execution(block, chosen, receipts, state, update)
+            _keep_last(self._executions, header.hash, execution)
             return block
 
     def process_proposal(self, block: Block) -> None:
@@ -231,13 +287,40 @@ class Ledger:
             done = self._execute(block)
             self.store.commit(certified, done.transaction_ids, done.receipts, done.update.entries)
             self._tree.apply(done.update)
+            if any(entry.key == MEMBERSHIP_KEY for entry in done.update.entries):
+                self._history = read_history(StateView(self.store), self._history.at(0))
             self._head = _Head(header.height, header.hash, header.time_ms, header.view)
             self._executions.clear()
+            self._unsound.clear()
             self._settled.append(done.transaction_ids)
             if len(self._settled) > _BLOCKS_REMEMBERED:
                 self._checker.forget(self._settled.popleft())
         duration = perf_counter() - start
         return Committed(block, done.receipts, done.transaction_ids, done.next_nonces, duration)
+
+    def install(self, candidate: Candidate) -> None:
+        """Go on from a snapshot, whose state takes the place of this one; durable on return.
+
+        Raises `RefusedError`: "bad_snapshot" (its state has not the root that its header says),
+        "old_snapshot" (not above the last block). Nothing changed then.
+        """
+        with self._lock:
+            if candidate.header.height <= self._head.height:
+                raise RefusedError(
+                    "old_snapshot",
+                    f"snapshot of block {candidate.header.height}: expected one above block "
+                    f"{self._head.height}",
+                )
+            tree = candidate.finish(self.store.bucket_leaves)
+            self.store.install(candidate.path)
+            self._tree = tree
+            self._history = read_history(StateView(self.store), self.genesis.validator_set)
+            self._head = self._load_head()
+            self._executions.clear()
+            self._unsound.clear()
+
+    def _council(self) -> Council:
+        return Council(self.genesis.chain_id, self._head.height + 1, self._history)
 
     def _check_header(self, header: Header) -> None:
         head = self._head
@@ -249,18 +332,32 @@ class Ledger:
             )
         if header.previous != head.hash:
             raise _bad_block(f"follows {header.previous.hex()}: expected {head.hash.hex()}")
-        if header.validators_hash != self.genesis.validator_set.hash:
+        if header.validators_hash != self.validators.hash:
             raise _bad_block("names another validator set")
+        if header.next_validators_hash != self.validators_at(header.height + 1).hash:
+            raise _bad_block("names another validator set for the next height")
         if header.time_ms <= head.time_ms:
             raise _bad_block(f"time_ms = {header.time_ms}: expected more than {head.time_ms}")
 
     def _execute(self, block: Block) -> _Execution:
-        """Execute a block whose header fits the head; at most once per block."""
+        """Execute a block whose header fits the head; at most once per block, sound or not."""
         block_hash = block.hash
         known = self._executions.get(block_hash)
         # The hash covers the transactions by their root only, which must not be taken on trust.
         if known is not None and known.block == block:
             return known
+        unsound = self._unsound.get(block_hash)
+        if unsound is not None and unsound[0] == block:
+            raise RefusedError(unsound[1].code, unsound[1].message)
+        try:
+            execution = self._execute_anew(block)
+        except RefusedError as error:
+            _keep_last(self._unsound, block_hash, (block, error))
+            raise
+        _keep_last(self._executions, block_hash, execution)
+        return execution
+
+    def _execute_anew(self, block: Block) -> _Execution:
         limits = self.genesis.parameters
         if len(block.transactions) > limits.max_block_transactions:
             raise _bad_block(
@@ -271,7 +368,7 @@ class Ledger:
             raise _bad_block(f"{size} bytes of transactions: at most {limits.max_block_bytes}")
         if not block.has_valid_transactions_root():
             raise _bad_block("the transactions do not match their root")
-        state = StateView(self.store)
+        state, council = StateView(self.store), self._council()
         checked_transactions = []
         receipts = []
         for index, raw in enumerate(block.transactions):
@@ -283,22 +380,23 @@ class Ledger:
             if reason is not None:
                 raise _bad_block(f"transaction {index}: {reason}")
             checked_transactions.append(checked)
-            receipts.append(execute(checked, state))
+            receipts.append(execute(checked, state, council))
         update = self._tree.update(state.changes)
         if update.root != block.header.state_root:
             raise _bad_block(
                 f"state root {block.header.state_root.hex()}: expected {update.root.hex()}"
             )
-        execution = _execution(block, checked_transactions, receipts, state, update)
-        self._remember(block_hash, execution)
-        return execution
-
-    def _remember(self, block_hash: bytes, execution: _Execution) -> None:
-        if len(self._executions) >= _MAX_EXECUTIONS:
-            del self._executions[next(iter(self._executions))]
-        self._executions[block_hash] = execution
+        return _execution(block, checked_transactions, receipts, state, update)
 
     # Queries
+
+    def membership(self) -> Membership:
+        """Open proposals, and when the set of validators changed or will."""
+        return read_membership(StateView(self.store))
+
+    def change(self, activation: int) -> Change:
+        """The change that takes effect at `activation`, one of `Membership.activations`."""
+        return read_change(StateView(self.store), activation)
 
     def account(self, account: bytes) -> tuple[int, int]:
         """(balance, next nonce) of a 20-byte account identifier; (0, 0) if never used."""
@@ -325,6 +423,12 @@ class Ledger:
 _WAY_OUT: Final = (
     "the database is damaged: move it away and let the node fetch the chain from its peers"
 )
+
+
+def _keep_last(verdicts: dict[bytes, _T], block_hash: bytes, verdict: _T) -> None:
+    if len(verdicts) >= _MAX_EXECUTIONS:
+        del verdicts[next(iter(verdicts))]
+    verdicts[block_hash] = verdict
 
 
 def _bad_block(message: str) -> RefusedError:

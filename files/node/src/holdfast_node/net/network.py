@@ -8,13 +8,13 @@ from typing import Final, Literal, Protocol
 
 import anyio
 import structlog
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from holdfast_node.errors import ProtocolError, RefusedError, StorageError
 from holdfast_node.net.link import Link, PeerStatus
 from holdfast_node.net.listener import Listener, Refusals
 from holdfast_node.net.session import Session, Terms, dial
-from holdfast_node.net.settings import NetworkSettings
+from holdfast_node.net.settings import NetworkSettings, PeerSettings
 from holdfast_node.net.wire import (
     Bye,
     Delivered,
@@ -61,6 +61,8 @@ class Network:
     """One connection to every peer, kept up for ever.
 
     `on_refused` gets the reason for every connection refused or closed for misconduct.
+    `is_validator(name)` says who takes part in consensus now; whoever is configured so, if not
+    given.
     """
 
     def __init__(
@@ -69,9 +71,12 @@ class Network:
         handler: Handler,
         *,
         on_refused: Callable[[Reason], None] = lambda _reason: None,
+        is_validator: Callable[[str], bool] | None = None,
     ) -> None:
         self._settings = settings
         self._handler = handler
+        self._is_validator = is_validator or self._is_configured_validator
+        self._tasks: TaskGroup | None = None
         self._refusals = Refusals(on_refused)
         self._terms = Terms(settings, frame_limit(settings.max_block_bytes), handler.hello_height)
         self._links = {
@@ -79,7 +84,8 @@ class Network:
             for peer in settings.peers
             if settings.is_linked(peer)
         }
-        self._validators = [x for x in self._links.values() if x.peer.role == "validator"]
+        for peer in settings.learned:
+            self._links[peer.name] = Link(peer, settings.outbox_bytes)
 
     async def run(self, *, task_status: TaskStatus[int]) -> None:
         """Listen and dial until cancelled; `started` gets the port listened on.
@@ -96,6 +102,7 @@ class Network:
         )
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(listener.run, settings.host, settings.port)
+            self._tasks = tasks
             for link in self._links.values():
                 if settings.dials(link.peer):
                     tasks.start_soon(self._dial_forever, link)
@@ -105,8 +112,24 @@ class Network:
         """Queue `message` for the connected peers chosen; never blocks. Returns for how many."""
         frame = to_frame(message)
         bulk = isinstance(message, Transactions)
-        links = self._validators if to == "validators" else self._links.values()
-        return sum(link.queue(frame, bulk=bulk) for link in links)
+        everybody, chosen = to == "all", self._is_validator
+        return sum(
+            link.queue(frame, bulk=bulk)
+            for name, link in self._links.items()
+            if everybody or chosen(name)
+        )
+
+    def _is_configured_validator(self, name: str) -> bool:
+        return self._links[name].peer.role == "validator"
+
+    def learn(self, peer: PeerSettings) -> None:
+        """Admit another member from now on, and connect to it if it is on us to dial."""
+        if peer.name == self._settings.name or self._settings.knows(peer.name):
+            return
+        self._settings.learned.append(peer)
+        link = self._links[peer.name] = Link(peer, self._settings.outbox_bytes)
+        if self._tasks is not None and self._settings.dials(peer):
+            self._tasks.start_soon(self._dial_forever, link)
 
     def send(self, peer: str, message: Delivered) -> bool:
         """Queue `message` for one peer; never blocks. False if it is not connected."""

@@ -146,7 +146,7 @@ class Session:
         settings.tls.guard(self)
         if shown.roots - settings.tls.loaded.roots:  # before it was guarded: nobody has judged it
             raise PeerError("wrong_ca", "a root was dropped during the handshake: connect again")
-        if all(peer.name != self.peer for peer in settings.peers):
+        if not settings.knows(self.peer):
             raise PeerError("not_member", f"certificate of {self.peer!r}: not one of our peers")
         admit(self.peer)
         ours = Hello(

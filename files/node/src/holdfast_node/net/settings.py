@@ -45,7 +45,8 @@ class Timing:
 class NetworkSettings:
     """`host`:`port` and `sync_host`:`sync_port` are listened on; port 0 lets the system choose.
 
-    `peers` are all other members. `outbox_bytes` bounds what waits for one slow peer.
+    `peers` are all other members, `learned` those that came to be known later: by the chain.
+    `outbox_bytes` bounds what waits for one slow peer.
     """
 
     name: str
@@ -61,6 +62,11 @@ class NetworkSettings:
     max_block_bytes: int = 1_048_576
     outbox_bytes: int = 32 * 2**20
     timing: Timing = field(default_factory=Timing)
+    learned: list[PeerSettings] = field(default_factory=list)
+
+    def knows(self, name: str) -> bool:
+        """Whether `name` is another member."""
+        return any(peer.name == name for peer in (*self.peers, *self.learned))
 
     def dials(self, peer: PeerSettings) -> bool:
         """Whether we connect to `peer`, rather than it to us.

@@ -5,7 +5,8 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from functools import partial
+from typing import Any
 
 import anyio
 import structlog
@@ -16,68 +17,15 @@ from holdfast_node.chain.block import CertifiedBlock
 from holdfast_node.chain.codec import decode
 from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.errors import RefusedError
-from holdfast_node.net.session import Session, Terms, dial
 from holdfast_node.net.settings import NetworkSettings, PeerSettings
+from holdfast_node.net.snapshot_sync import SnapshotSync
+from holdfast_node.net.sources import Source, Sources
 from holdfast_node.net.sync_server import PAGE_BYTES, SyncServer
-from holdfast_node.net.wire import (
-    MAX_PAGE_BLOCKS,
-    Blocks,
-    GetBlocks,
-    PeerError,
-    Reason,
-    frame_limit,
-    to_frame,
-)
+from holdfast_node.net.wire import MAX_PAGE_BLOCKS, Blocks, GetBlocks, PeerError, Reason
 
 __all__ = ["BlockSync", "SyncServer"]
 
 _log = structlog.get_logger(__name__)
-
-# What a peer says that fails with one of these is not believed for a while.
-_LIES: Final = frozenset({"malformed", "oversized", "unexpected"})
-
-
-class _Source:
-    """A peer as a source of blocks: what it claims, and how it has served us."""
-
-    def __init__(self, peer: PeerSettings) -> None:
-        self.peer = peer
-        self.height = 0
-        self.session: Session | None = None
-        self.failures = 0
-        self.banned_until = 0.0
-        self._not_before = 0.0
-        self._used = 0.0
-
-    @property
-    def claim(self) -> int:
-        """The height it announced, if it is believed."""
-        return self.height if time.monotonic() >= self.banned_until else 0
-
-    @property
-    def wait(self) -> float:
-        """Seconds until it may be asked."""
-        return max(0.0, self._not_before - time.monotonic())
-
-    def has_open_session(self, idle: float) -> bool:
-        session = self.session
-        usable = session and not session.is_closed and not session.overdue
-        return bool(usable and time.monotonic() - self._used < idle)
-
-    def served(self) -> None:
-        self.failures = 0
-        self._used = time.monotonic()
-
-    def failed(self, *, lied: bool, ban: float) -> None:
-        """Keep away from it, ever longer while it goes on failing."""
-        now = time.monotonic()
-        factor = float(2 ** min(self.failures, 5))
-        self.failures += 1
-        if lied:
-            self.height = 0
-            self.banned_until = now + ban * factor
-        else:
-            self._not_before = now + min(0.2 * factor, 5.0)
 
 
 class BlockSync:
@@ -87,6 +35,11 @@ class BlockSync:
     come in order, their certificates checked; one that has meanwhile been committed is not handed
     over, but `adopt` must still bear losing that race. `RefusedError` from it counts against the
     peer, anything else ends `run`. `on_fault(peer, reason)` is told of every failed fetch.
+    `validators_at(height)` is the set that certifies the block there: it has to be right up to the
+    last block that still names it as the next height's.
+
+    With `snapshots`, whoever is further behind than their threshold begins with one; so does
+    whoever needs blocks that no peer has any more.
 
     A validator one block behind waits `Timing.sync_grace` first: it is about to commit it itself.
     """
@@ -94,21 +47,26 @@ class BlockSync:
     def __init__(
         self,
         settings: NetworkSettings,
-        validators: ValidatorSet,
+        validators_at: Callable[[int], ValidatorSet],
         *,
         height: Callable[[], int],
         adopt: Callable[[CertifiedBlock], Awaitable[None]],
+        snapshots: SnapshotSync[Any] | None = None,
         on_fault: Callable[[str, Reason], None] = lambda _peer, _reason: None,
     ) -> None:
         self._settings = settings
-        self._terms = Terms(settings, frame_limit(settings.max_block_bytes), height)
-        self._validators = validators
+        self._validators_at = validators_at
         self._height = height
         self._adopt = adopt
-        self._on_fault = on_fault
-        self._sources = {peer.name: _Source(peer) for peer in settings.peers}
+        self._snapshots = snapshots
+        self._peers = Sources(settings, height, on_fault)
+        self._sources = self._peers.by_name
         self._changed = asyncio.Event()
         self._in_progress = False
+
+    def learn(self, peer: PeerSettings) -> None:
+        """Another member has come to be known."""
+        self._sources.setdefault(peer.name, Source(peer))
 
     def on_status(self, peer: str, height: int) -> None:
         """A peer says (`Hello` or `Status`) that its last committed block is `height`."""
@@ -144,15 +102,27 @@ class BlockSync:
             while True:
                 source = await self._next_source()
                 self._in_progress = True
-                await self._try(source)
+                if not await self._by_snapshot(source) and source is not None:
+                    await self._peers.attempt(source, partial(self._fetch, source))
                 self._in_progress = False
         finally:
             self._in_progress = False
-            for source in self._sources.values():
-                await self._drop_session(source)
+            await self._peers.close()
 
-    async def _next_source(self) -> _Source:
-        """Wait until a block is to be fetched; returns whom to ask for it."""
+    async def _by_snapshot(self, source: Source | None) -> bool:
+        """Catch up by a snapshot if that is quicker, or if nobody has the next block."""
+        if self._snapshots is None:
+            return False
+        least = self._height() + (0 if source is None else self._snapshots.threshold)
+        if self.target_height <= least:
+            return False
+        return await self._snapshots.catch_up(self._peers, least)
+
+    async def _next_source(self) -> Source | None:
+        """Wait until a block is to be fetched; returns whom to ask for it.
+
+        None if all who claim to be ahead have only later blocks: a snapshot may help.
+        """
         grace = self._settings.timing.sync_grace if self._settings.role == "validator" else 0.0
         waited_at = -1
         while True:
@@ -170,48 +140,39 @@ class BlockSync:
                     waited_at = own
             elif (source := self._choose(own)) is not None:
                 return source
+            elif self._snapshots and self._all_pruned(own) and not self._snapshots.wait:
+                return None
             else:
                 with anyio.move_on_after(self._shortest_wait(own)):
                     await self._changed.wait()
 
-    def _choose(self, own: int) -> _Source | None:
+    def _all_pruned(self, own: int) -> bool:
+        ahead = [source for source in self._sources.values() if source.claim > own]
+        return bool(ahead) and not any(source.can_follow(own) for source in ahead)
+
+    def _choose(self, own: int) -> Source | None:
         """The most reliable source of the next block, one already connected if there is."""
-        able = [s for s in self._sources.values() if s.claim > own and not s.wait]
+        able = [s for s in self._sources.values() if s.can_follow(own) and not s.wait]
         idle = self._settings.timing.sync_idle / 2
         random.shuffle(able)  # spreads what many observers ask over the validators
         return min(able, key=lambda s: (s.failures, not s.has_open_session(idle)), default=None)
 
     def _shortest_wait(self, own: int) -> float:
-        return min((s.wait for s in self._sources.values() if s.claim > own), default=0.0)
+        waits = [s.wait for s in self._sources.values() if s.can_follow(own)]
+        if self._all_pruned(own):
+            waits = [60.0 if self._snapshots is None else self._snapshots.wait]
+        return min(waits, default=0.0)
 
-    async def _try(self, source: _Source) -> None:
-        name = source.peer.name
-        try:
-            await self._fetch(source)
-        except PeerError as error:
-            lied = error.reason in _LIES
-            reason, text = error.reason, str(error)
-        except OSError as error:
-            lied = False
-            reason, text = "aborted", str(error) or type(error).__name__
-        else:
-            source.served()
-            return
-        _log.warning("block_fetch_failed", peer=name, reason=reason, error=text)
-        source.failed(lied=lied, ban=self._settings.timing.sync_ban)
-        self._on_fault(name, reason)
-        await self._drop_session(source)
-
-    async def _fetch(self, source: _Source) -> None:
+    async def _fetch(self, source: Source) -> None:
         """Fetch, check and adopt one page from `source`."""
-        session = await self._session(source)
         first = self._height() + 1
-        seconds = self._settings.timing.sync_reply
-        with anyio.move_on_after(seconds) as scope:
-            await session.send(to_frame(GetBlocks(first, MAX_PAGE_BLOCKS, PAGE_BYTES)))
-            page: Blocks = await session.receive(Blocks)
-        if scope.cancelled_caught:
-            raise PeerError("timeout", f"no answer within {seconds:g} s")
+        request = GetBlocks(first, MAX_PAGE_BLOCKS, PAGE_BYTES)
+        page: Blocks = await self._peers.ask(source, request, Blocks)
+        source.first = page.first
+        if not page.blocks and first < page.first <= page.height + 1:
+            _log.warning("blocks_not_kept", peer=source.peer.name, first=page.first)
+            source.height = page.height
+            return
         if not page.blocks:
             raise PeerError("malformed", f"announced {source.height}, but has no block {first}")
         source.height = page.height
@@ -232,8 +193,11 @@ class BlockSync:
                 raise RefusedError(
                     "bad_block", f"block {certified.block.height}: expected {height}"
                 )
-            certified.check(self._settings.chain_id, self._validators)
+            certified.check(self._settings.chain_id, self._validators_at(height))
             checked.append(certified)
+            header = certified.block.header
+            if header.next_validators_hash != header.validators_hash:
+                break  # who certifies the next one is known when this one is adopted
         return checked
 
     async def _hand_over(self, certified: CertifiedBlock) -> None:
@@ -244,18 +208,3 @@ class BlockSync:
             height = certified.block.height
             _log.error("certified_block_refused", height=height, code=error.code, error=str(error))
             raise PeerError("internal", f"certified block {height} refused: {error}") from error
-
-    async def _session(self, source: _Source) -> Session:
-        """A session with `source`: the one from last time if it is still fresh."""
-        if source.has_open_session(self._settings.timing.sync_idle / 2):
-            assert source.session is not None
-            return source.session
-        await self._drop_session(source)
-        peer = source.peer
-        source.session = await dial((peer.sync_host, peer.sync_port), peer, self._terms)
-        return source.session
-
-    async def _drop_session(self, source: _Source) -> None:
-        session, source.session = source.session, None
-        if session is not None:
-            await session.close()

@@ -1,23 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving committed blocks to members."""
+"""Serving committed blocks and snapshots to members."""
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskStatus
 
 from holdfast_node.net.listener import Listener, Refusals
 from holdfast_node.net.session import Session, Terms
 from holdfast_node.net.settings import NetworkSettings
 from holdfast_node.net.wire import (
+    MAX_OFFERS,
     SYNC_REQUEST_LIMIT,
     Blocks,
     GetBlocks,
+    GetManifest,
+    GetPage,
+    GetSnapshots,
+    Offer,
     PeerError,
     Reason,
+    SnapshotPart,
+    Snapshots,
+    SyncRequest,
     to_frame,
 )
 
@@ -47,12 +56,26 @@ class Budget:
         return max(0.0, -self._left / self._rate)
 
 
+class SnapshotSource(Protocol):
+    """The snapshots that this node has; all methods are quick but `page`, which reads a file."""
+
+    def offers(self) -> Sequence[tuple[int, bytes]]:
+        """Height and identity (32 bytes) of each, newest first."""
+
+    def manifest(self, identity: bytes) -> bytes:
+        """The encoded manifest; empty if that snapshot is not here."""
+
+    def page(self, identity: bytes, chunk: int, page: int) -> bytes:
+        """One encoded page; empty if it is not here. Called in a worker thread."""
+
+
 class SyncServer:
-    """Serves committed blocks to members, on a port of its own.
+    """Serves committed blocks and snapshots to members, on a port of its own.
 
     `blocks(from_height, limit, max_bytes)` returns encoded `CertifiedBlock`s from `from_height` on,
     at most `limit`, stopping before `max_bytes` is exceeded but with one block at least if there is
-    one; called on the event loop. `height()` is our last committed height.
+    one; called on the event loop. `height()` is our last committed height, `first_height()` the
+    lowest of the blocks that are here. Without `snapshots` none are offered.
 
     A peer that asks too much is answered later, not refused.
     """
@@ -63,17 +86,22 @@ class SyncServer:
         *,
         blocks: Callable[[int, int, int], Sequence[bytes]],
         height: Callable[[], int],
+        first_height: Callable[[], int] = lambda: 1,
+        snapshots: SnapshotSource | None = None,
         on_refused: Callable[[Reason], None] = lambda _reason: None,
     ) -> None:
         self._settings = settings
         self._terms = Terms(settings, SYNC_REQUEST_LIMIT, height)
         self._blocks = blocks
         self._height = height
+        self._first_height = first_height
+        self._snapshots = snapshots
         self._refusals = Refusals(on_refused)
         self._sessions: defaultdict[str, list[Session]] = defaultdict(list)
-        self._budgets = {
-            peer.name: Budget(_BYTES_PER_SECOND, _BURST_BYTES) for peer in settings.peers
-        }
+        self._budgets: dict[str, Budget] = {}  # of members, so there are not many
+
+    def _budget(self, peer: str) -> Budget:
+        return self._budgets.setdefault(peer, Budget(_BYTES_PER_SECOND, _BURST_BYTES))
 
     async def run(self, *, task_status: TaskStatus[int]) -> None:
         """Serve until cancelled; `started` gets the port listened on. Raises `ConfigError`."""
@@ -107,13 +135,29 @@ class SyncServer:
     async def _answer(self, session: Session) -> None:
         timing = self._settings.timing
         with anyio.fail_after(timing.sync_idle):
-            request: GetBlocks = await session.receive(GetBlocks)
+            request: SyncRequest = await session.receive(SyncRequest)
         if session.overdue:
             raise session.overdue
-        blocks = self._blocks(
-            max(request.from_height, 1), request.limit, min(request.max_bytes, PAGE_BYTES)
-        )
-        reply = to_frame(Blocks(tuple(blocks), self._height()))
+        reply = to_frame(await self._reply(request))
         with anyio.fail_after(timing.sync_idle):
             await session.send(reply)
-        await anyio.sleep(self._budgets[session.peer].spend(len(reply) + _REQUEST_COST))
+        await anyio.sleep(self._budget(session.peer).spend(len(reply) + _REQUEST_COST))
+
+    async def _reply(self, request: SyncRequest) -> Blocks | Snapshots | SnapshotPart:
+        if isinstance(request, GetBlocks):
+            blocks = self._blocks(
+                max(request.from_height, 1), request.limit, min(request.max_bytes, PAGE_BYTES)
+            )
+            return Blocks(tuple(blocks), self._height(), self._first_height())
+        source = self._snapshots
+        match request:
+            case GetSnapshots():
+                offers = () if source is None else source.offers()[:MAX_OFFERS]
+                return Snapshots(tuple(Offer(height, identity) for height, identity in offers))
+            case GetManifest():
+                return SnapshotPart(b"" if source is None else source.manifest(request.identity))
+            case GetPage():
+                if source is None:
+                    return SnapshotPart(b"")
+                asked = (request.identity, request.chunk, request.page)
+                return SnapshotPart(await to_thread.run_sync(source.page, *asked))

@@ -21,6 +21,7 @@ HELLO_LIMIT: Final = 4096
 SYNC_REQUEST_LIMIT: Final = 1024
 MAX_TRANSACTIONS: Final = 10_000
 MAX_PAGE_BLOCKS: Final = 1_024
+MAX_OFFERS: Final = 8
 
 _HEADER: Final = struct.Struct(">I")
 
@@ -119,15 +120,50 @@ class GetBlocks(Value, frozen=True, tag="get-blocks"):
 
 
 class Blocks(Value, frozen=True, tag="blocks"):
-    """Encoded `CertifiedBlock`s in order; `height` is the sender's last committed block."""
+    """Encoded `CertifiedBlock`s in order; the sender has those from `first` to `height`."""
 
     blocks: Annotated[tuple[bytes, ...], Meta(max_length=MAX_PAGE_BLOCKS)]
     height: Natural
+    first: Natural
+
+
+class GetSnapshots(Value, frozen=True, tag="get-snapshots"):
+    """Ask which snapshots there are."""
+
+
+class Offer(Value, frozen=True):
+    """A snapshot of the state after block `height`; `identity` is the same at all who have it."""
+
+    height: Natural
+    identity: Hash
+
+
+class Snapshots(Value, frozen=True, tag="snapshots"):
+    offers: Annotated[tuple[Offer, ...], Meta(max_length=MAX_OFFERS)]
+
+
+class GetManifest(Value, frozen=True, tag="get-manifest"):
+    identity: Hash
+
+
+class GetPage(Value, frozen=True, tag="get-page"):
+    """Ask for page `page` of chunk `chunk`, both from 0."""
+
+    identity: Hash
+    chunk: Annotated[int, Meta(ge=0, le=2**32)]
+    page: Annotated[int, Meta(ge=0, le=2**32)]
+
+
+class SnapshotPart(Value, frozen=True, tag="snapshot-part"):
+    """A manifest or a page, encoded; empty if that snapshot is not here (any more)."""
+
+    data: bytes
 
 
 Delivered: TypeAlias = Consensus | Transactions | Status
 Message: TypeAlias = Hello | Consensus | Transactions | Status | Ping | Pong | Renew | Bye
-SyncMessage: TypeAlias = Hello | GetBlocks | Blocks
+SyncRequest: TypeAlias = GetBlocks | GetSnapshots | GetManifest | GetPage
+SyncMessage: TypeAlias = Hello | SyncRequest | Blocks | Snapshots | SnapshotPart
 
 
 def frame_limit(max_block_bytes: int) -> int:

@@ -67,6 +67,9 @@ class Snapshot:
     storage_bytes: int = 0
     journal_bytes: int = 0
     buffered_bytes: int = 0
+    validators: int = 0
+    open_proposals: int = 0
+    next_activation: int = 0
     sync_target_height: int = 0
     refused_connections: Mapping[str, int] = field(default_factory=dict)
     dropped_frames: Mapping[str, int] = field(default_factory=dict)
@@ -280,6 +283,17 @@ def _gauges(now: Snapshot) -> list[tuple[str, str, float]]:
             "consensus_missing_validators",
             "Validators without a connection or whose votes are absent from recent blocks.",
             now.missing_validators,
+        ),
+        ("consensus_validators", "Validators that vote at the next height.", now.validators),
+        (
+            "membership_open_proposals",
+            "Changes of the validators that wait for approvals.",
+            now.open_proposals,
+        ),
+        (
+            "membership_next_activation_height",
+            "Height from which a change of the validators takes effect; 0 if none is agreed on.",
+            now.next_activation,
         ),
         ("storage_bytes", "Bytes of the block store on disk.", now.storage_bytes),
         ("journal_bytes", "Bytes of the vote journal on disk.", now.journal_bytes),

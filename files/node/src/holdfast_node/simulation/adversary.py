@@ -16,9 +16,9 @@ from holdfast_node.chain.block import (
     Certificate,
     CertifiedBlock,
     VoteSignature,
-    vote_bytes,
 )
 from holdfast_node.chain.crypto import ZERO_HASH
+from holdfast_node.chain.transaction import Approve, ProposeJoin, ProposeLeave
 from holdfast_node.consensus.buffers import stripped
 from holdfast_node.consensus.messages import (
     Message,
@@ -30,11 +30,15 @@ from holdfast_node.consensus.messages import (
 )
 from holdfast_node.consensus.rules import required_block
 from holdfast_node.consensus.speaker import Speaker
+from holdfast_node.simulation.ballots import cast
 from holdfast_node.simulation.machine import CHAIN_ID, MAX_BLOCK_BYTES, Machine
+from holdfast_node.simulation.snapshots import Offer, poison
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from holdfast_node.chain.membership import MemberAction
+    from holdfast_node.chain.validators import ValidatorSet
     from holdfast_node.simulation.scenario import Behaviour
     from holdfast_node.simulation.world import World
 
@@ -52,11 +56,30 @@ class Adversary:
         self._others: dict[tuple[int, int], Block] = {}  # the second block of a height and view
         self._seen: dict[tuple[int, int], list[bytes]] = {}  # what was proposed there
 
-    def prepare(self) -> None:
-        """Give every faulty validator a voice of its own."""
-        self._voices = {
-            i: Speaker(CHAIN_ID, i, self._world.machines[i].key.sign) for i in self._behaviour
-        }
+    def _members(self, height: int) -> ValidatorSet:
+        """The validators of a height, as whoever of them knows most has it."""
+        known = max((self._world.machines[i] for i in self._behaviour), key=lambda m: m.height)
+        return known.validators_at(height)
+
+    def _voice(self, number: int, height: int) -> Speaker:
+        """Speaks with the key of `v{number}`; in another's place, if it has none of its own."""
+        machine = self._world.machines[number]
+        members = self._members(height)
+        place = members.index_of_key(machine.key.public_key)
+        return Speaker(
+            CHAIN_ID, number % len(members) if place is None else place, machine.key.sign
+        )
+
+    def _accomplices(self, height: int) -> list[tuple[int, Speaker]]:
+        """The faulty among the validators of a height: place and voice, in their order."""
+        members = self._members(height)
+        keys = self._world.keys
+        owners = [keys.owner(validator.public_key) for validator in members]
+        return [
+            (place, self._voice(number, height))
+            for place, number in enumerate(owners)
+            if number is not None and number in self._behaviour
+        ]
 
     def _does(self, machine: Machine, what: Behaviour) -> bool:
         return what in self._behaviour.get(machine.index, ())
@@ -93,7 +116,7 @@ class Adversary:
 
     def _equivocate(self, sender: Machine, to: Machine, message: Message) -> Message:
         """Half of the others hear of another block, and of other votes."""
-        voice = self._voices[sender.index]
+        voice = self._voice(sender.index, message.height)
         match message:
             case PrePrepare() if to.index % 2:
                 other = self._other_block(sender, message)
@@ -121,7 +144,7 @@ class Adversary:
 
     def _lie(self, sender: Machine, message: Message) -> Message:
         """In a view change: hide what was prepared, choose whom to believe, propose anything."""
-        voice = self._voices[sender.index]
+        voice = self._voice(sender.index, message.height)
         match message:
             case ViewChange() if self._random.random() < 0.7:
                 if self._random.random() < 0.4 and sender.height + 1 == message.height:
@@ -137,13 +160,14 @@ class Adversary:
 
     def _false_proof(self, sender: Machine, message: ViewChange) -> ViewChange:
         """Claim that a block of its own was prepared in the view before."""
-        view, voice = message.view - 1, self._voices[sender.index]
+        view, voice = message.view - 1, self._voice(sender.index, message.height)
+        validators = self._members(message.height)
         block = sender.block_of((b"never prepared",), self._world.now, view)
-        leading = self._world.validators.leader(view)
-        members = [i for i in range(self._world.scenario.n) if i != leading]
+        leading = validators.leader(view)
+        members = [i for i in range(len(validators)) if i != leading]
         votes = tuple(
             VoteSignature(i, voice.vote("prepare", message.height, view, block.hash).signature)
-            for i in members[: self._world.scenario.quorum - 1]
+            for i in members[: validators.quorum - 1]
         )
         proposal = VoteSignature(leading, voice.pre_prepare(view, block, block.hash).signature)
         proof = PreparedProof(view, block.hash, proposal, votes)
@@ -151,13 +175,13 @@ class Adversary:
 
     def _false_new_view(self, sender: Machine, message: NewView) -> NewView:
         """Leave out what obliges, or make up what is missing."""
-        voice = self._voices[sender.index]
+        voice = self._voice(sender.index, message.height)
         changes = list(message.view_changes)
         if required_block(changes) is not None:
             free = [c for c in changes if c.prepared is None]
             mine = [
-                self._voices[i].view_change(message.height, message.view, None, None)
-                for i in sorted(self._voices)
+                accomplice.view_change(message.height, message.view, None, None)
+                for _, accomplice in self._accomplices(message.height)
             ]
             held = {change.validator for change in mine}
             changes = [*mine, *(c for c in free if c.validator not in held)]
@@ -190,11 +214,38 @@ class Adversary:
                 self._forge(machine, target)
             if self._does(machine, "equivocate") and self._heard:
                 self._vote_for_all(machine)
+            if self._does(machine, "campaign"):
+                self._campaign(machine, target)
+
+    def _campaign(self, machine: Machine, target: Machine) -> None:
+        """Propose to throw out the honest, agree to anything, and that as if it were others."""
+        world, random = self._world, self._random
+        keys, height = world.keys, target.height + 1
+        number = random.randrange(world.scenario.machines)
+        until = height + random.choice([0, 1, 10, 1000])
+        validator = keys.validator(number)
+        stranger = random.getrandbits(256).to_bytes(32, "big")
+        actions: list[MemberAction] = [
+            Approve(random.randrange(target.membership.made + 1), unprobed=True),
+            Approve(max(0, target.membership.made - 1), unprobed=True),
+            ProposeLeave(f"v{number}", "because", b"", below_four=True, until=until),
+            ProposeLeave(f"v{number}", "proved", b"proof", below_four=True, until=until),
+            ProposeJoin(validator.name, validator.public_key, "a:1", "a:2", until),
+            ProposeJoin("stranger", stranger, "a:1", "a:2", until),
+        ]
+        action = random.choice(actions)
+        ballot = cast(machine.key, action, random.getrandbits(40))
+        if random.random() < 0.2:  # signed by somebody else
+            ballot = ballot.replace(machine.key.public_key, validator.public_key)
+        world.submit(target, ballot)
+        for outsider in sorted(self._behaviour):  # whether or not they are members
+            key = keys.all[outsider]
+            world.submit(target, cast(key, action, random.getrandbits(40)))
 
     def _vote_for_all(self, machine: Machine) -> None:
         """Vote for every block that competes at the last height heard of."""
         height, view = max(self._seen, default=(0, 0))
-        voice = self._voices[machine.index]
+        voice = self._voice(machine.index, height)
         for block_hash in self._seen.get((height, view), ()):
             for to in self._world.machines:
                 if to.index not in self._behaviour:
@@ -204,15 +255,16 @@ class Adversary:
 
     def _flood(self, machine: Machine, target: Machine) -> None:
         """Everything that might be kept: the next height, far views, as large as may be."""
-        voice, random = self._voices[machine.index], self._random
+        random = self._random
         height = target.height + random.choice([1, 2])
-        n = len(self._world.validators)
+        voice = self._voice(machine.index, height)
+        n = len(self._members(height))
         for _ in range(60):
             view = random.choice([0, random.randrange(40), random.randrange(2**40)])
             anything = random.getrandbits(256).to_bytes(32, "big")
             vote = voice.vote(random.choice(["prepare", "commit"]), height, view, anything)
             self._world.says(machine, target, vote)
-        led = random.randrange(20) * n + machine.index
+        led = random.randrange(20) * n + voice.index
         filling = bytes(random.choice([100, MAX_BLOCK_BYTES, 40 * MAX_BLOCK_BYTES]))
         block = machine.block_of((filling, b"%d" % led), self._world.now, led)
         moved = Block(replace(block.header, height=height), block.transactions)
@@ -225,8 +277,10 @@ class Adversary:
         """Speak in the name of others, without their keys."""
         random = self._random
         height = target.height + 1
-        voice = self._voices[machine.index]
-        victims = [i for i in range(len(self._world.validators)) if i not in self._behaviour]
+        voice = self._voice(machine.index, height)
+        members = self._members(height)
+        mine = {place for place, _ in self._accomplices(height)}
+        victims = [i for i in range(len(members)) if i not in mine]
         if not self._seen:
             return
         seen_height, view = max(self._seen)
@@ -247,18 +301,27 @@ class Adversary:
 
     def served(self, peer: Machine, to: Machine) -> list[CertifiedBlock]:
         """The blocks that `peer` hands to `to` in block sync."""
-        honest = peer.disk.chain[to.height :]
+        honest = peer.disk.chain[to.height :] if to.height >= peer.disk.base else []
         if not self.pretends(peer) or self._random.random() < 0.5:
             return honest
         return [self._made_up(peer, to)]
 
+    def poisoned(self, peer: Machine, offer: Offer) -> Offer:
+        """The snapshot that `peer` hands out where it should hand out `offer`."""
+        if not self._does(peer, "poison") or self._random.random() < 0.2:
+            return offer
+        return poison(self._world, offer, forge=self._random.random() < 0.5)
+
     def _made_up(self, peer: Machine, to: Machine) -> CertifiedBlock:
         """A block that extends the victim's chain, certified by whoever could be had."""
         block = to.block_of((b"made up by v%d" % peer.index,), self._world.now, 0)
-        signed = vote_bytes("commit", CHAIN_ID, block.height, 0, block.hash)
-        mine = [(i, self._world.machines[i].key.sign(signed)) for i in sorted(self._behaviour)]
-        size = self._world.scenario.quorum
-        others = [(i, bytes(64)) for i in range(size + len(mine)) if i not in self._behaviour]
+        mine = [
+            (place, voice.vote("commit", block.height, 0, block.hash).signature)
+            for place, voice in self._accomplices(block.height)
+        ]
+        size = self._members(block.height).quorum
+        held = {place for place, _ in mine}
+        others = [(i, bytes(64)) for i in range(size + len(mine)) if i not in held]
         votes = sorted([*mine, *others])[:size]
         signatures = tuple(VoteSignature(i, signature) for i, signature in votes)
         return CertifiedBlock(block, Certificate(block.height, 0, block.hash, signatures))

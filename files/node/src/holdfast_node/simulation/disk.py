@@ -7,6 +7,7 @@ from random import Random
 
 from holdfast_node.chain.block import CertifiedBlock
 from holdfast_node.chain.codec import decode, encode
+from holdfast_node.chain.trail import TrailStep
 from holdfast_node.consensus.messages import Anchored, JournalRecord
 from holdfast_node.simulation.oracle import ViolationError
 from holdfast_node.storage.frames import frame, header, read_records, scan
@@ -16,11 +17,17 @@ _SALT = b"simulated salt.."
 
 @dataclass(slots=True)
 class Disk:
-    """`chain` is the block store, in which a commit is one step; `anchor` names the folder."""
+    """`chain` is the block store, in which a commit is one step; `anchor` names the folder.
+
+    Up to height `base` it came with a snapshot: transactions only, but for the last header; `trail`
+    has the certified headers that lead there.
+    """
 
     chain: list[CertifiedBlock] = field(default_factory=list)
     journal: bytearray | None = None
     anchor: int = 1
+    base: int = 0
+    trail: tuple[TrailStep, ...] = ()
 
     def __post_init__(self) -> None:
         if self.journal is None:
@@ -57,4 +64,10 @@ class Disk:
     def copied(self) -> "Disk":
         """A copy of the folder as it is now: everything but its identity."""
         journal = None if self.journal is None else bytearray(self.journal)
-        return Disk(list(self.chain), journal, self.anchor + 1)
+        return Disk(list(self.chain), journal, self.anchor + 1, self.base, self.trail)
+
+    def lose_blocks(self, height: int) -> None:
+        """Keep the blocks up to `height`; of a snapshot all or nothing is left."""
+        if height < self.base:
+            height, self.base, self.trail = 0, 0, ()
+        del self.chain[height:]

@@ -5,15 +5,19 @@ from hashlib import sha256
 from typing import Final
 
 from holdfast_node.chain.block import Block, CertifiedBlock, Header
+from holdfast_node.chain.codec import encode
 from holdfast_node.chain.crypto import ZERO_HASH
+from holdfast_node.chain.membership import Council, Membership, act
 from holdfast_node.chain.merkle import merkle_root
+from holdfast_node.chain.validators import ValidatorHistory, ValidatorSet
 from holdfast_node.consensus import Replica, Timeouts
 from holdfast_node.consensus.messages import Anchored, Doubted, Floor, JournalRecord
 from holdfast_node.consensus.patience import Patience
 from holdfast_node.consensus.probation import Standing, judge
 from holdfast_node.errors import RefusedError
+from holdfast_node.simulation.ballots import is_sound, read_ballot
 from holdfast_node.simulation.disk import Disk
-from holdfast_node.simulation.keys import SimulatedKey, SimulatedValidators
+from holdfast_node.simulation.keys import Keys, SimulatedValidators
 
 CHAIN_ID: Final = "sim"
 EPOCH_MS: Final = 1_000_000
@@ -24,15 +28,20 @@ TIMEOUTS: Final = Timeouts(view=1.0, view_max=8.0, resend=0.3)
 
 
 class Machine:
-    """`index` is the validator's; a clone has the index of another machine and its own `id`."""
+    """`index` is the number of its key; a clone has that of another machine and its own `id`.
 
-    def __init__(
-        self, ident: int, index: int, key: SimulatedKey, validators: SimulatedValidators
-    ) -> None:
+    It is a validator while the set of a height has its key, from there on or no longer. The index
+    by which messages name it is its `place` in that set.
+    """
+
+    def __init__(self, ident: int, index: int, keys: Keys, validators: SimulatedValidators) -> None:
         self.id = ident
         self.index = index
-        self.key = key
-        self.validators = validators
+        self.keys = keys
+        self.key = keys.all[index]
+        self.first = validators
+        self.membership = Membership()
+        self.history = ValidatorHistory(validators)
         self.disk = Disk()
         self.backup: Disk | None = None
         self.offset = 0.0  # of the monotonic clock, seconds
@@ -79,8 +88,33 @@ class Machine:
     def head_time_ms(self) -> int:
         return self.disk.chain[-1].block.header.time_ms if self.disk.chain else 0
 
+    def validators_at(self, height: int) -> ValidatorSet:
+        return self.history.at(height)
+
+    def place(self, height: int) -> int | None:
+        """Its index among the validators of a height; None if it is not one of them."""
+        return self.validators_at(height).index_of_key(self.key.public_key)
+
+    def meet(self, transactions: tuple[bytes, ...]) -> tuple[Membership, ValidatorHistory]:
+        """The membership after the next block, if it has these transactions."""
+        membership, history = self.membership, self.history
+        for transaction in transactions:
+            ballot = read_ballot(transaction)
+            if ballot is None:
+                continue
+            council = Council(CHAIN_ID, self.height + 1, history)
+            try:
+                membership, change = act(membership, ballot.action, ballot.sender, council)
+            except RefusedError:
+                continue  # without effect
+            if change is not None:
+                validators = SimulatedValidators(change.validators, self.keys)
+                history = history.extended(membership.activations[-1], validators)
+        return membership, history
+
     def state_after(self, transactions: tuple[bytes, ...]) -> bytes:
-        return sha256(self.root + merkle_root(transactions)).digest()
+        membership, _ = self.meet(transactions)
+        return sha256(self.root + merkle_root(transactions) + encode(membership)).digest()
 
     def new_block(self, now: float, view: int, *, censored: bool = False) -> Block:
         """The next block, of what waits; with `censored` some transactions never get in."""
@@ -96,7 +130,8 @@ class Machine:
             self.head_hash,
             merkle_root(transactions),
             self.state_after(transactions),
-            self.validators.hash,
+            self.validators_at(self.height + 1).hash,
+            self.validators_at(self.height + 2).hash,
         )
         return Block(header, transactions)
 
@@ -109,6 +144,11 @@ class Machine:
             raise RefusedError("early_block", "its time is not between its parent's and now")
         if not block.has_valid_transactions_root() or self.done.intersection(block.transactions):
             raise RefusedError("bad_block", "transactions")
+        if not all(is_sound(transaction, self.keys) for transaction in block.transactions):
+            raise RefusedError("bad_block", "a ballot that nobody signed")
+        sets = self.validators_at(self.height + 1).hash, self.validators_at(self.height + 2).hash
+        if (header.validators_hash, header.next_validators_hash) != sets:
+            raise RefusedError("bad_block", "names other validators")
         if header.state_root != self.state_after(block.transactions):
             raise RefusedError("bad_block", "state root")
 
@@ -116,6 +156,7 @@ class Machine:
         """Execute and store a final block."""
         transactions = certified.block.transactions
         self.root = self.state_after(transactions)
+        self.membership, self.history = self.meet(transactions)
         self.disk.chain.append(certified)
         self.done.update(transactions)
         for transaction in transactions:
@@ -140,15 +181,20 @@ class Machine:
         if self.standing.doubt is not None:
             self.disk.reset([Anchored(self.disk.anchor, 0), Doubted(self.standing.doubt)])
             self.marks = {mark}
-        self.root, self.done = ZERO_HASH, set()
-        for certified in self.disk.chain:
-            self.root = self.state_after(certified.block.transactions)
-            self.done.update(certified.block.transactions)
+        self.restore()
         self.up = True
         self.life += 1
         self.timer_at = None
         self.patience = Patience(2 * TIMEOUTS.view)
         return list(records or ())
+
+    def restore(self) -> None:
+        """Work out the state from what is on disk."""
+        self.root, self.done = ZERO_HASH, set()
+        self.membership, self.history = Membership(), ValidatorHistory(self.first)
+        chain, self.disk.chain = self.disk.chain, []
+        for certified in chain:
+            self.store(certified)
 
     def clear_doubt(self) -> None:
         """The last block has this start's mark in it."""

@@ -62,9 +62,7 @@ class Misfortune:
         """
         world = self._world
         what = self._random.choice(["copy", "journal", "blocks"])
-        waiting = {m.index for m in world.machines if not m.standing.may_vote(m.height + 1)}
-        lame = waiting | {machine.index} | world.faulty | world.scenario.stopped
-        if len(lame) > world.scenario.faults:
+        if len(world.lame() | {machine.index}) > world.least_faults():
             return
         if what == "copy" and machine.backup is None:
             return
@@ -77,7 +75,7 @@ class Misfortune:
         elif what == "journal":
             machine.disk.journal = None
         else:
-            del machine.disk.chain[self._random.randrange(machine.height + 1) :]
+            machine.disk.lose_blocks(self._random.randrange(machine.height + 1))
 
     def heal(self) -> None:
         """End of chaos: what is not at fault works from now on; the stopped stop for good."""

@@ -3,7 +3,7 @@
 
 from typing import TypeAlias
 
-from holdfast_node.chain.block import CertifiedBlock
+from holdfast_node.chain.block import CertifiedBlock, Header
 from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.consensus.evidence import Evidence
 from holdfast_node.consensus.messages import (
@@ -20,6 +20,7 @@ from holdfast_node.consensus.messages import (
     Voted,
 )
 from holdfast_node.errors import RefusedError
+from holdfast_node.simulation.electorate import Electorate
 
 Step: TypeAlias = tuple[int, str, int, int]  # validator, what, height, view
 
@@ -32,11 +33,13 @@ class Oracle:
     """`faulty` may do anything; of the others nothing wrong is tolerated.
 
     It has its own arithmetic and its own memory, so that no fault of the code under test can hide
-    in both.
+    in both. A validator is the number of its key here, whatever its index at some height is.
     """
 
-    def __init__(self, *, quorum: int, faulty: frozenset[int], most_buffered: int) -> None:
-        self._quorum = quorum
+    def __init__(
+        self, *, electorate: Electorate, faulty: frozenset[int], most_buffered: int
+    ) -> None:
+        self.electorate = electorate
         self._faulty = faulty
         self._most_buffered = most_buffered
         self._said: dict[Step, bytes] = {}
@@ -140,10 +143,11 @@ class Oracle:
         A faulty one may have signed what it never sent to anybody, or only within this proof.
         """
         said = self._prepare_votes.get((height, proof.view, proof.block_hash), set())
-        signers = {proof.leader.validator, *(vote.validator for vote in proof.prepares)}
+        places = {proof.leader.validator, *(vote.validator for vote in proof.prepares)}
+        signers = {self.electorate.number(height, place) for place in places}
         sound = {i for i in signers if i in said or i in self._faulty}
         self.demand(
-            len(sound) >= self._quorum,
+            len(sound) >= self.electorate.quorum(height),
             f"v{validator} takes a block at {height}/{proof.view} for prepared by {len(sound)}",
         )
 
@@ -154,7 +158,9 @@ class Oracle:
         key = (vote.height, vote.view, vote.block_hash)
         votes = self._commit_votes.setdefault(key, set())
         votes.add(validator)
-        if len(votes) == self._quorum:  # whether or not anybody has put it together yet
+        members = votes.intersection(self.electorate.at(vote.height))
+        # Whether or not anybody has put it together yet.
+        if len(members) == self.electorate.quorum(vote.height):
             self._finalised(vote.height, vote.block_hash)
 
     def _finalised(self, height: int, block_hash: bytes) -> None:
@@ -169,8 +175,12 @@ class Oracle:
     def committed(self, validator: int, certified: CertifiedBlock, state_root: bytes) -> None:
         """A validator took a block for final and executed it; clients are told so."""
         header, height = certified.block.header, certified.block.height
+        fault = self.electorate.certified_by(certified)
+        self.demand(fault is None, f"v{validator}: {fault}")
         self._finalised(height, certified.block.hash)
         _, root = self.final[height]
+        if not root:
+            self.electorate.follow(height, certified.block.transactions)
         self.demand(
             not root or root == state_root, f"v{validator}: another state at height {height}"
         )
@@ -185,9 +195,10 @@ class Oracle:
             evidence.check("sim", validators)
         except RefusedError as error:
             raise ViolationError(f"evidence that proves nothing: {error}") from error
+        accused = self.electorate.number(evidence.height, evidence.validator)
         self.demand(
-            evidence.validator in self._faulty,
-            f"v{evidence.validator} is honest, and there is evidence of {evidence.kind}",
+            accused in self._faulty,
+            f"v{accused} is honest, and there is evidence of {evidence.kind}",
         )
 
     def buffered(self, validator: int, size: int) -> None:
@@ -196,14 +207,23 @@ class Oracle:
             f"v{validator} buffers {size} bytes: at most {self._most_buffered}",
         )
 
-    def all_there(self, validator: int, chain: list[CertifiedBlock]) -> None:
-        """In the end: a chain without a gap, with every acknowledged transaction."""
+    def installed(self, validator: int, header: Header, state_root: bytes) -> None:
+        """A validator took over the state after a block, without the blocks up to there."""
+        where = f"v{validator}: snapshot of block {header.height}"
+        final = (header.hash, state_root)
+        self.demand(header.state_root == state_root, f"{where}: not the state of its block")
+        self.demand(self.final.get(header.height) == final, f"{where}, which is not final")
+
+    def all_there(self, validator: int, chain: list[CertifiedBlock], base: int) -> None:
+        """In the end: a chain without a gap above `base`, with every acknowledged transaction."""
         previous = None
         held: set[bytes] = set()
         for height, certified in enumerate(chain, 1):
             header = certified.block.header
-            self.demand(header.height == height, f"v{validator}: block {height} is out of place")
-            if previous is not None:
+            self.demand(
+                header.height == max(height, base), f"v{validator}: block {height} is out of place"
+            )
+            if previous is not None and height > base:
                 self.demand(header.previous == previous, f"v{validator}: a gap below {height}")
             previous = certified.block.hash
             held.update(certified.block.transactions)

@@ -61,15 +61,17 @@ def _demand_progress(world: World) -> None:
         world.run(world.now + 0.5)
         live = _well(world)
         lowest = min(machine.height for machine in live)
-        votes = all(machine.replica is not None for machine in live)
+        members = world.oracle.electorate.at(lowest + 1)
+        votes = all(m.replica is not None for m in live if m.index in members)
         done = all(waiting <= machine.done for machine in live)
         if lowest >= before + PROGRESS_BLOCKS and votes and done:
             for machine in live:
-                world.oracle.all_there(machine.index, machine.disk.chain)
+                world.oracle.all_there(machine.index, machine.disk.chain, machine.disk.base)
             return
     heights = {str(machine): machine.height for machine in _well(world)}
     left = {t for m in _well(world) for t in waiting - m.done}
-    silent = [str(m) for m in _well(world) if m.replica is None]
+    members = world.oracle.electorate.at(max(world.oracle.final, default=0) + 1)
+    silent = [str(m) for m in _well(world) if m.replica is None and m.index in members]
     raise ViolationError(
         f"no progress within {PROGRESS_SECONDS} s beyond block {before}: {heights}; "
         f"{len(left)} transactions wait; without a vote: {silent}"

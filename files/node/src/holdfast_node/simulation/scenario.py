@@ -6,19 +6,31 @@ from random import Random
 from typing import Final, Literal, TypeAlias
 
 Behaviour: TypeAlias = Literal[
-    "equivocate", "withhold", "replay", "clone", "lie", "flood", "censor", "forge"
+    "equivocate",
+    "withhold",
+    "replay",
+    "clone",
+    "lie",
+    "flood",
+    "censor",
+    "forge",
+    "campaign",
+    "poison",
 ]
 BEHAVIOURS: Final[tuple[Behaviour, ...]] = (
     "equivocate", "withhold", "replay", "clone", "lie", "flood", "censor", "forge",
 )  # fmt: skip
+POISON: Final[Behaviour] = "poison"  # snapshots; only where there are some
+CAMPAIGN: Final[Behaviour] = "campaign"  # about the membership; only where that changes
 
 
 @dataclass(frozen=True)
 class Scenario:
     """Chances are per message or per write, rates per second of virtual time, times in seconds.
 
-    `byzantine` maps validators to what they do; with `stopped` they are at most f. `skew` bounds
-    how far wall clocks are off, `drift` how far monotonic ones run fast or slow (a factor).
+    `byzantine` maps validators, or candidates, to what they do; with `stopped` they are at most f.
+    `skew` bounds how far wall clocks are off, `drift` how far monotonic ones run fast or slow (a
+    factor).
     """
 
     n: int
@@ -34,9 +46,17 @@ class Scenario:
     sync: float = 0.2
     disk_fault_rate: float = 0.0  # a folder restored, a journal or a database lost
     chaos: float = 6.0
+    candidates: int = 0  # machines that are no validators at first
+    change_rate: float = 0.0  # of the membership; those at fault stay at most f of every set
     byzantine: tuple[tuple[int, frozenset[Behaviour]], ...] = ()
     stopped: frozenset[int] = frozenset()
     stop: Literal["dead", "frozen"] = "dead"
+
+    snapshots: int = 0  # blocks from one to the next, and for how many more one is fetched
+
+    @property
+    def machines(self) -> int:
+        return self.n + self.candidates
 
     @property
     def faults(self) -> int:
@@ -68,7 +88,7 @@ def draw(seed: int) -> Scenario:
         (index, frozenset(random.sample(BEHAVIOURS, random.randint(1, 3))))
         for index in sorted(order[:byzantine_count])
     )
-    return Scenario(
+    scenario = Scenario(
         n=n,
         loss=random.choice([0.0, 0.02, 0.1, 0.3]),
         duplication=random.choice([0.0, 0.1]),
@@ -85,4 +105,39 @@ def draw(seed: int) -> Scenario:
         byzantine=byzantine,
         stopped=frozenset(order[byzantine_count : byzantine_count + stopped_count]),
         stop=random.choice(["dead", "frozen"]),
+    )
+    return _with_snapshots(seed, _with_changes(seed, scenario))
+
+
+def _with_snapshots(seed: int, scenario: Scenario) -> Scenario:
+    """In half of the runs whoever is far behind begins with a snapshot."""
+    random = Random(f"snapshots {seed}")  # noqa: S311 -- as above
+    if random.random() < 0.5:
+        return scenario
+    byzantine = tuple(
+        (index, does | {POISON} if random.random() < 0.7 else does)
+        for index, does in scenario.byzantine
+    )
+    return replace(scenario, byzantine=byzantine, snapshots=random.choice([2, 5]))
+
+
+def _with_changes(seed: int, scenario: Scenario) -> Scenario:
+    """Half of the runs change their membership, with all else that goes wrong in them."""
+    random = Random(f"membership {seed}")  # noqa: S311 -- as above
+    if random.random() < 0.5:
+        return scenario
+    byzantine = dict(scenario.byzantine)
+    if byzantine and random.random() < 0.5:
+        liar = random.choice(sorted(byzantine))
+        byzantine[liar] |= {CAMPAIGN}
+    candidates = random.choice([1, 2, 3])
+    spare = scenario.faults - len(byzantine) - len(scenario.stopped)
+    if spare and random.random() < 0.5:
+        byzantine[scenario.n] = frozenset({CAMPAIGN, random.choice(BEHAVIOURS)})
+    return replace(
+        scenario,
+        candidates=candidates,
+        change_rate=random.choice([0.3, 1.0]),
+        byzantine=tuple(sorted(byzantine.items())),
+        chaos=scenario.chaos + 4.0,
     )

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final
 
-from holdfast_node.chain.block import CertifiedBlock
+from holdfast_node.chain.block import CertifiedBlock, Header
 from holdfast_node.chain.codec import decode, encode
 from holdfast_node.consensus import (
     Commit,
@@ -22,8 +22,11 @@ from holdfast_node.consensus import (
 )
 from holdfast_node.consensus.messages import Anchored, Floor
 from holdfast_node.errors import RefusedError
+from holdfast_node.simulation import politics
 from holdfast_node.simulation.adversary import Adversary
-from holdfast_node.simulation.keys import SimulatedKey, SimulatedValidators
+from holdfast_node.simulation.ballots import is_sound
+from holdfast_node.simulation.electorate import Electorate
+from holdfast_node.simulation.keys import Keys, SimulatedValidators
 from holdfast_node.simulation.machine import (
     BLOCK_TRANSACTIONS,
     CHAIN_ID,
@@ -33,7 +36,9 @@ from holdfast_node.simulation.machine import (
 )
 from holdfast_node.simulation.misfortune import Misfortune
 from holdfast_node.simulation.oracle import Oracle
+from holdfast_node.simulation.politics import Politics
 from holdfast_node.simulation.scenario import Scenario
+from holdfast_node.simulation.snapshots import Snapshots
 from holdfast_node.simulation.trace import describe
 
 BLOCK_INTERVAL: Final = 0.15
@@ -56,25 +61,29 @@ class World:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self._submitted = 0
-        keys = [SimulatedKey(i) for i in range(scenario.n)]
-        self.validators = SimulatedValidators(keys)
+        self.keys = Keys(scenario.machines)
+        members = tuple(self.keys.validator(i) for i in range(scenario.n))
+        validators = SimulatedValidators(members, self.keys)
         behaviour = dict(scenario.byzantine)
         self.faulty = frozenset(behaviour)
-        self.machines = [Machine(i, i, key, self.validators) for i, key in enumerate(keys)]
+        self.machines = [Machine(i, i, self.keys, validators) for i in range(scenario.machines)]
         for index, does in scenario.byzantine:
             if "clone" in does:
                 ident = len(self.machines)
-                self.machines.append(Machine(ident, index, keys[index], self.validators))
+                self.machines.append(Machine(ident, index, self.keys, validators))
         for machine in self.machines:
             machine.offset = self.random.uniform(0, 100)
             machine.rate = 1 + self.random.uniform(-scenario.drift, scenario.drift)
             machine.skew = self.random.uniform(-scenario.skew, scenario.skew)
         self.adversary = Adversary(self, behaviour)
+        self.snapshots = Snapshots(self)
         self.oracle = Oracle(
-            quorum=scenario.quorum, faulty=self.faulty, most_buffered=most_buffered(scenario.n)
+            electorate=Electorate(self.keys, range(scenario.n)),
+            faulty=self.faulty,
+            most_buffered=most_buffered(scenario.machines),
         )
-        self.adversary.prepare()
         self._misfortune = Misfortune(self)
+        self.politics = Politics(self)
         for machine in self.machines:
             self.start(machine)
         self.every(scenario.sync, self._sync_all)
@@ -83,6 +92,8 @@ class World:
         self.every(0.25, self._submit)
         if behaviour:
             self.every(0.2, self.adversary.act)
+        if scenario.change_rate:
+            self.every(politics.SECONDS, self.politics.act)
 
     # Virtual time.
 
@@ -133,12 +144,14 @@ class World:
         height = machine.height + 1
         if machine.replica is not None or not machine.standing.may_vote(height):
             return
+        if machine.place(height) is None:
+            return
         chain = machine.disk.chain
         machine.vote(
             Replica(
                 chain_id=CHAIN_ID,
-                validators=self.validators,
-                index=machine.index,
+                validators_at=machine.validators_at,
+                public_key=machine.key.public_key,
                 sign=machine.key.sign,
                 check_proposal=lambda block: machine.check_proposal(block, self.now),
                 timeouts=TIMEOUTS,
@@ -182,9 +195,11 @@ class World:
                     self._commit(machine, effect.certified)
                 case Evidence():
                     if effect.subject not in self.evidence and machine.index not in self.faulty:
-                        self.oracle.accused(effect, self.validators)
+                        accused = machine.validators_at(effect.height)
+                        self.oracle.accused(effect, accused)
                         self.evidence.add(effect.subject)
-                        self.note(f"{machine} accuses v{effect.validator} of {effect.kind}")
+                        name = accused[effect.validator].name
+                        self.note(f"{machine} accuses {name} of {effect.kind}")
                 case _:
                     pass
         self._arm(machine)
@@ -203,13 +218,8 @@ class World:
         if machine.standing.doubt is not None and machine.marks.intersection(block.transactions):
             machine.clear_doubt()
             self.note(f"{machine} may vote above {machine.height}")
-        replica = machine.replica
+        replica = self.go_on(machine, block.header)
         if replica is None:
-            self._let_vote(machine)
-            return
-        life = machine.life
-        self.carry_out(machine, replica.advance(block.height, block.header.view, now))
-        if machine.life != life or machine.replica is None:
             return
         room, view = len(block.transactions) < BLOCK_TRANSACTIONS, block.header.view
         if machine.patience.committed(
@@ -218,6 +228,20 @@ class World:
             self.note(f"{machine} suspects v{replica.leader}")
             self.carry_out(machine, replica.suspect(now))
         machine.patience.watch(machine.oldest(), now)
+
+    def go_on(self, machine: Machine, header: Header) -> Replica | None:
+        """At the next height, after a block or a snapshot; the replica that voted already."""
+        replica = machine.replica
+        if replica is None:
+            self._let_vote(machine)
+            return None
+        if not replica.is_member(machine.height + 1):
+            self.note(f"{machine} votes no longer")
+            machine.replica = None
+            return None
+        life, now = machine.life, machine.clock(self.now)
+        self.carry_out(machine, replica.advance(header.height, header.view, now))
+        return None if machine.life != life else machine.replica
 
     def _arm(self, machine: Machine) -> None:
         """Have the machine's next timer fire; at most one event is on the heap for it."""
@@ -263,7 +287,7 @@ class World:
 
     def says(self, sender: Machine, to: Machine, message: Message) -> None:
         """A faulty validator says something to one other."""
-        if message.validator == sender.index:
+        if message.validator == sender.place(message.height):
             self.oracle.sent(sender.index, message)
         self.note(f"{sender} tells {to} {describe(message)}")
         self.deliver(sender, to, message)
@@ -306,7 +330,7 @@ class World:
     def _admit(self, machine: Machine, transactions: list[bytes]) -> None:
         if machine.up and machine.frozen_until <= self.now:
             for transaction in transactions:
-                if transaction not in machine.done:
+                if transaction not in machine.done and is_sound(transaction, self.keys):
                     machine.mempool.setdefault(transaction, self.now)
             machine.patience.watch(machine.oldest(), machine.clock(self.now))
 
@@ -316,6 +340,9 @@ class World:
         """A client hands a transaction to some validator; those in doubt hand in their marks."""
         ready = [m for m in self.machines if m.up and m.frozen_until <= self.now]
         for machine in ready:
+            if machine.mempool and machine.place(machine.height + 1) is None:
+                # No view change reminds it: a node hands over what waits when it connects again.
+                self._gossip(machine, list(machine.mempool))
             for mark in sorted(machine.marks):
                 self._admit(machine, [mark])
                 self._gossip(machine, [mark])
@@ -323,9 +350,12 @@ class World:
             self._submitted += 1
             ending = b"!" if self._submitted % 8 == 0 else b""
             transaction = b"transaction %d" % self._submitted + ending
-            machine = self.random.choice(ready)
-            self._admit(machine, [transaction])
-            self._gossip(machine, [transaction])
+            self.submit(self.random.choice(ready), transaction)
+
+    def submit(self, machine: Machine, transaction: bytes) -> None:
+        """Somebody hands a transaction to this machine."""
+        self._admit(machine, [transaction])
+        self._gossip(machine, [transaction])
 
     def _sync_all(self) -> None:
         """Block sync: a machine that is behind takes blocks from a peer that can reach it."""
@@ -333,14 +363,14 @@ class World:
             if not machine.up or machine.frozen_until > self.now:
                 continue
             ahead = [p for p in self.machines if self._serves(p, machine)]
-            if not ahead:
+            if not ahead or self.snapshots.catch_up(machine, ahead):
                 continue
             peer = self.random.choice(ahead)
             for certified in self.adversary.served(peer, machine):
                 if certified.block.height != machine.height + 1:
                     continue
                 try:
-                    certified.check(CHAIN_ID, self.validators)
+                    certified.check(CHAIN_ID, machine.validators_at(certified.block.height))
                 except RefusedError:
                     break
                 life = machine.life
@@ -363,7 +393,9 @@ class World:
             if replica is None or machine.frozen_until > self.now or replica.decided:
                 continue
             ahead = {p.index for p in self.machines if self._serves(p, machine)}
-            if len(ahead) > self.scenario.faults:
+            members = [replica.validators.index_of_key(self.keys.all[i].public_key) for i in ahead]
+            claims = sum(place is not None for place in members)
+            if claims > replica.validators.tolerated_faults:
                 continue  # out of step: as in the driver, neither proposes nor expects
             now = machine.clock(self.now)
             replica.expect(now)
@@ -382,6 +414,20 @@ class World:
             return
         floor = Floor(replica.height - 1)
         disk.reset([Anchored(disk.anchor, 0), floor, *replica.records()])
+
+    # Who can be relied upon.
+
+    def lame(self) -> set[int]:
+        """Those at fault, and those who wait for their marks and cannot help others."""
+        waiting = {m.index for m in self.machines if not m.standing.may_vote(m.height + 1)}
+        return waiting | self.faulty | self.scenario.stopped
+
+    def least_faults(self) -> int:
+        """How many may fail in each of the sets that vote, are agreed on, or wished for."""
+        electorate = self.oracle.electorate
+        now = electorate.at(max(self.oracle.final, default=0))
+        sets = (now, electorate.latest, self.politics.wished or now)
+        return min((len(members) - 1) // 3 for members in sets)
 
     def heal(self) -> None:
         """End of chaos: what is not at fault works from now on."""

@@ -6,13 +6,14 @@ from binascii import crc32
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, Final
 
-from holdfast_node.chain.block import CertifiedBlock, Header
+from holdfast_node.chain.block import CertifiedBlock, CertifiedHeader, Header
 from holdfast_node.chain.codec import decode, encode
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.storage.files import sync_directory
+from holdfast_node.storage.pinned import PinKeeper, PinnedState
 from holdfast_node.storage.store import (
     BlockSummary,
     Location,
@@ -25,8 +26,9 @@ from holdfast_node.storage.store import (
 APPLICATION_ID: Final = 0x48464C44  # "HFLD"
 SCHEMA_VERSION: Final = 1
 
-_SCHEMA: Final = """
+SCHEMA: Final = """
 CREATE TABLE chain (genesis_hash BLOB NOT NULL, chain_id TEXT NOT NULL);
+CREATE TABLE base (height INTEGER PRIMARY KEY, head BLOB NOT NULL);
 CREATE TABLE blocks (
   height INTEGER PRIMARY KEY,
   hash BLOB NOT NULL UNIQUE,
@@ -69,10 +71,12 @@ class SqliteStore(Store):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._write_lock = Lock()
-        self._read_lock = Lock()
+        self._read_lock = RLock()
         self._checkpoint_lock = Lock()
         self._connections: list[sqlite3.Connection] = []
         self._height = 0
+        self._base: CertifiedHeader | None = None
+        self._pins = PinKeeper(path)
         try:
             if path.exists():
                 self._open()
@@ -107,7 +111,13 @@ class SqliteStore(Store):
             self._reader.execute("PRAGMA query_only=ON")
             self._checkpointer = self._connect()
             self._checkpointer.execute("PRAGMA synchronous=FULL")
-            self._height = self._one("SELECT coalesce(max(height), 0) FROM blocks")[0]
+            self._base = self._read_base()
+            below = 0 if self._base is None else self._base.header.height
+            self._height = self._one("SELECT coalesce(max(height), ?) FROM blocks", below)[0]
+
+    def _read_base(self) -> CertifiedHeader | None:
+        row = self._one("SELECT head FROM base ORDER BY height DESC LIMIT 1")
+        return None if row is None else decode(row[0], CertifiedHeader)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -187,10 +197,10 @@ class SqliteStore(Store):
                 connection.execute("PRAGMA synchronous=FULL")
                 connection.executescript(
                     f"BEGIN; PRAGMA application_id={APPLICATION_ID};"
-                    f"PRAGMA user_version={SCHEMA_VERSION}; {_SCHEMA}"
+                    f"PRAGMA user_version={SCHEMA_VERSION}; {SCHEMA}"
                 )
                 connection.execute("INSERT INTO chain VALUES (?, ?)", (genesis_hash, chain_id))
-                _write_state(connection, state)
+                write_state(connection, state)
                 connection.execute("COMMIT")
             finally:
                 connection.close()
@@ -199,7 +209,41 @@ class SqliteStore(Store):
         self._open()
 
     def height(self) -> int:
-        return self._height
+        with self._read_lock:
+            if not self._connections:
+                return 0
+            # Not `_height`: a reader sees a block a moment before `commit` returns.
+            base = 0 if self._base is None else self._base.header.height
+            height: int = self._one("SELECT coalesce(max(height), ?) FROM blocks", base)[0]
+            return height
+
+    def base(self) -> CertifiedHeader | None:
+        return self._base
+
+    def first_height(self) -> int:
+        return 1 if self._base is None else self._base.header.height + 1
+
+    def head(self) -> CertifiedHeader | None:
+        return self.certified_header(self._height)
+
+    def certified_header(self, height: int) -> CertifiedHeader | None:
+        certified = self.block(height)
+        if certified is not None:
+            return CertifiedHeader(certified.block.header, certified.certificate)
+        row = self._one("SELECT head FROM base WHERE height = ?", height)
+        with self._reporting():
+            return None if row is None else decode(row[0], CertifiedHeader)
+
+    def pin_every(self, interval: int) -> None:
+        """Keep the state after each block whose height is a multiple of this, until it is taken.
+
+        One at a time: while one is kept or being read, later ones are passed over. 0: none.
+        """
+        self._pins.interval = interval
+
+    def take_pin(self) -> PinnedState | None:
+        """The state that was kept, as of its height, for the caller to read and close."""
+        return self._pins.take()
 
     def block(self, height: int) -> CertifiedBlock | None:
         data = self._encoded_block(height)
@@ -309,13 +353,33 @@ class SqliteStore(Store):
                     "INSERT INTO transactions VALUES (?, ?, ?)",
                     sorted((id_, block.height, i) for i, id_ in enumerate(transaction_ids)),
                 )
-                _write_state(connection, state)
+                write_state(connection, state)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # the error that counts is the first one
                     connection.execute("ROLLBACK")
                 raise
             self._height = block.height
+            self._pins.committed(block.height)
+
+    def install(self, candidate: Path) -> None:
+        """Put the complete database `candidate`, of the same file system, in place of this one.
+
+        After a crash there is the old one or the new one. What reads meanwhile waits.
+        """
+        self._pins.abandon()
+        with self._checkpoint_lock, self._write_lock, self._reporting():
+            self._refuse_unusable()
+            self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            with self._read_lock:
+                # The last one to close moves the log into the database and deletes it. A log that
+                # stayed would be replayed into the new database.
+                self._close_connections()
+                if self._log_path.exists():
+                    raise StorageError(f"{self._log_path} is in use by another program: end it")
+                candidate.replace(self._path)
+                sync_directory(self._path.parent)
+                self._open()
 
     def checkpoint(self) -> None:
         with self._reporting(), self._checkpoint_lock:
@@ -329,13 +393,17 @@ class SqliteStore(Store):
         return StoreStatistics(size(self._path), size(self._log_path))
 
     def close(self) -> None:
+        self._pins.abandon()
         with self._checkpoint_lock, self._write_lock, self._read_lock:
             # The last to be closed moves the log into the database.
-            while self._connections:
-                self._connections.pop().close()
+            self._close_connections()
+
+    def _close_connections(self) -> None:
+        while self._connections:
+            self._connections.pop().close()
 
 
-def _write_state(connection: sqlite3.Connection, state: Sequence[StateEntry]) -> None:
+def write_state(connection: sqlite3.Connection, state: Sequence[StateEntry]) -> None:
     connection.executemany(
         "INSERT INTO state (bucket, key, value, leaf) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (bucket, key) DO UPDATE SET value = excluded.value, leaf = excluded.leaf",

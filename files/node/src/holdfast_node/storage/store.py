@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node keeps for ever: certified blocks, receipts, and the state after the last block."""
+"""What a node keeps: certified blocks, receipts, and the state after the last block.
+
+A store that was made from a snapshot has a *base*: the final header whose state it began with.
+There is no block at or below it.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from holdfast_node.chain.block import CertifiedBlock, Header
+from holdfast_node.chain.block import CertifiedBlock, CertifiedHeader, Header
 from holdfast_node.chain.codec import Value
 
 
@@ -64,10 +69,25 @@ class Store(Protocol):
         """Make the store, durably and as a whole, with the state before the first block."""
 
     def height(self) -> int:
-        """The height of the last block; 0 if there is only the genesis."""
+        """The height of the last block that a reader sees; 0 if there is only the genesis.
+
+        The base's height if there is no block above it yet.
+        """
+
+    def base(self) -> CertifiedHeader | None:
+        """The final header that the blocks here follow; None if they follow the genesis."""
+
+    def first_height(self) -> int:
+        """The height of the lowest block that can be here: 1, or the one above the base."""
+
+    def head(self) -> CertifiedHeader | None:
+        """The last final header, which may be the base; None if there is only the genesis."""
+
+    def certified_header(self, height: int) -> CertifiedHeader | None:
+        """The header of a block here, or one kept from below: the base, and the way to it."""
 
     def block(self, height: int) -> CertifiedBlock | None:
-        """The block at `height` (from 1), or None."""
+        """The block at `height` (from `first_height`), or None."""
 
     def encoded_blocks(self, from_height: int, limit: int, max_bytes: int) -> tuple[bytes, ...]:
         """Encoded `CertifiedBlock`s from `from_height` up, at most `limit`.
@@ -104,6 +124,9 @@ class Store(Protocol):
         state: Sequence[StateEntry],
     ) -> None:
         """Append the block and write its state, in one transaction; durable when it returns."""
+
+    def install(self, candidate: Path) -> None:
+        """Put the complete store in the file `candidate` in place of this one, atomically."""
 
     def checkpoint(self) -> None:
         """Move what the write-ahead log holds into the database. Call it off the commit path.
