@@ -145,11 +145,11 @@ class Driver:
         handled, so that each peer has at most one such message here, however many it sends.
         """
         if isinstance(message, Vote):
-            await self._inbox.send(message)
+            await self._put(message)
             return
         heavy = _Heavy(message)
-        await self._inbox.send(heavy)
-        await heavy.done.wait()
+        if await self._put(heavy):
+            await heavy.done.wait()
 
     async def adopt(self, found: CertifiedBlock | Candidate) -> None:
         """Commit a block, or go on from a snapshot, that was fetched and checked.
@@ -157,10 +157,18 @@ class Driver:
         Returns when it is durable, or was already. Raises `RefusedError` if it does not fit.
         """
         adoption = _Adoption(found, anyio.Event())
-        await self._inbox.send(adoption)
-        await adoption.done.wait()
+        if await self._put(adoption):
+            await adoption.done.wait()
         if adoption.error is not None:
             raise adoption.error
+
+    async def _put(self, item: _Item) -> bool:
+        """Queue it; False if the driver has ended, while the tasks of the network still do."""
+        try:
+            await self._inbox.send(item)
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            return False
+        return True
 
     def wake(self) -> None:
         """There may be something to propose or to expect."""
@@ -170,6 +178,8 @@ class Driver:
                 self._awake = True
             except anyio.WouldBlock:
                 pass  # the inbox is full: the loop is awake anyway
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+                pass  # it has ended: there is nobody to wake
 
     # The one task.
 

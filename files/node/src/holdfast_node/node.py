@@ -405,18 +405,31 @@ async def run(config: Config, early: Sequence[int] = ()) -> None:
                 tasks.start_soon(_signals, tasks, node, early)
                 await node.run()
         except BaseException as error:
-            cause = error  # task groups wrap what ends them
-            while len(getattr(cause, "exceptions", ())) == 1:
-                cause = cause.exceptions[0]  # type: ignore[attr-defined]  # just looked
-            if isinstance(cause, HoldfastError):
-                raise cause from None
-            raise
+            # Task groups wrap what ends them: what a person can mend is told plainly.
+            causes = list(_leaves(error))
+            told = next((cause for cause in causes if isinstance(cause, HoldfastError)), None)
+            if told is None:
+                raise
+            for cause in causes:
+                if cause is not told:
+                    log.exception("failed at the same time", exc_info=cause)
+            raise told from None
         finally:
             for kept in (votes, evidence):
                 if kept is not None:
                     kept.close()
             store.close()
             log.info("stopped", name=config.name)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors in groups of groups, or the one that is none."""
+    within: tuple[BaseException, ...] | None = getattr(error, "exceptions", None)
+    if within is None:
+        yield error
+        return
+    for each in within:
+        yield from _leaves(each)
 
 
 async def _signals(tasks: TaskGroup, node: Node, early: Sequence[int]) -> None:

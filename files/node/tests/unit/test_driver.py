@@ -283,6 +283,19 @@ async def test_no_peer_waits_for_a_driver_that_has_stopped(network: list[Node]) 
 
 
 @pytest.mark.anyio
+async def test_a_driver_that_has_stopped_is_left_in_peace(network: list[Node]) -> None:
+    """The network's tasks end after it does, and tell it of peers and blocks until then."""
+    leader, stopped = network[0], network[2].driver
+    stopped.close()
+    with anyio.fail_after(DEADLINE):
+        stopped.wake()
+        block = propose(leader.ledger)
+        await stopped.receive(pre_prepare(leader, block, 0))
+        await stopped.adopt(certify(block))
+    assert network[2].ledger.height == 0
+
+
+@pytest.mark.anyio
 async def test_a_proposal_that_waited_is_executed_off_the_event_loop(network: list[Node]) -> None:
     """It came before the block below it was final; peers are heard while it is executed."""
     leader, node = network[0], network[2]
