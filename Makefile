@@ -3,7 +3,9 @@
 #   make demo        four validators and an observer on this machine, with your transfer in a block
 #   make demo-down   removes them again
 #   make test        every layer of tests; each of them alone:
-#                    make lint, sanity, unit, artifact, roles, test-vm, network
+#                    make lint, sanity, unit, artifact, roles, test-vm, test-faults, network
+#   make bundle      signed bundles of the node to carry over an air gap; PLATFORMS="..." OUTPUT=FOLDER
+#   make image       the node as a container image, on Alpine; ARCHIVE=FILE writes it there, too
 #   make simulate    consensus against seeded faults in virtual time; SEEDS=10000 runs that many
 #   make docs        writes the tables of the roles' READMEs anew from their argument specs
 
@@ -13,10 +15,15 @@ export PYTHONPATH := $(CURDIR)/molecule
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.holdfast/pycache
 export HOLDFAST_STARTED := $(shell date +%s)
 LAB := .venv/bin/python -m lab
-LAYERS := lint sanity unit artifact roles vm network
+LAYERS := lint sanity unit artifact roles vm faults network
 SEEDS := 1000
+PLATFORMS :=
+OUTPUT := $(CURDIR)/.holdfast/bundles
+BASE :=
+ARCHIVE :=
 
-.PHONY: help demo demo-down test simulate docs $(LAYERS) test-vm setup setup-hosts python clean
+.PHONY: help demo demo-down test test-platforms simulate bundle image docs $(LAYERS) \
+  test-vm test-faults setup setup-hosts python clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,14 +43,25 @@ simulate: setup
 docs: setup
 	@.venv/bin/python tests/unit/roles/test_documented.py
 
+bundle: setup
+	@$(LAB) run ansible-playbook -i localhost, holdfast.chain.bundle \
+	  -e '{"bundle_directory": "$(abspath $(OUTPUT))"}' -e '{"bundle_platforms": "$(PLATFORMS)"}'
+
+image: setup-hosts
+	@.venv/bin/python -m lab.node_image $(if $(BASE),--base "$(BASE)") $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+
 roles network: setup-hosts
 	@.venv/bin/python tests/run.py $@
+
+# Also what `make test` leaves out since another platform shows the same; see docs/platforms.md.
+test-platforms: setup-hosts
+	@HOLDFAST_PLATFORMS=all .venv/bin/python tests/run.py roles
 
 lint sanity unit artifact: setup
 	@.venv/bin/python tests/run.py $@
 
-test-vm: setup
-	@.venv/bin/python tests/run.py vm
+test-vm test-faults: setup
+	@.venv/bin/python tests/run.py $(@:test-%=%)
 
 setup: python
 	@$(PYTHON) -m lab.setup

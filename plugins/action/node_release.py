@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.holdfast.chain.plugins.module_utils.bundle_seal import SUFFIX
 
 
 class ActionModule(ActionBase):
@@ -39,11 +41,18 @@ class ActionModule(ActionBase):
             found = self._find_needle("files", source)
         except AnsibleError as error:
             raise AnsibleActionFail(f"src = {source}: there is no such file") from error
+        seal = found + SUFFIX
+        if not Path(seal).is_file():
+            raise AnsibleActionFail(
+                f"src = {source}: its signature {seal} is not there; give both as node_bundle made "
+                "them"
+            )
         folder = self._make_tmp_path()
         try:
             archive = shell.join_path(folder, "bundle.tar")
             self._transfer_file(found, archive)
-            self._fixup_perms2((folder, archive))
+            self._transfer_file(seal, archive + SUFFIX)
+            self._fixup_perms2((folder, archive, archive + SUFFIX))
             return self._execute_module(
                 module_args=dict(options, archive=archive), task_vars=task_vars
             )

@@ -24,7 +24,7 @@ try:
 except ImportError:  # on the controller Ansible itself needs it; nothing here runs elsewhere
     Marker = default_environment = None
 
-from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format
+from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format, bundle_sbom
 from ansible_collections.holdfast.chain.plugins.module_utils.platforms import Target
 
 _SKIPPED = re.compile(r"(^|/)(__pycache__|\.[^/]*|[^/]*\.egg-info)(/|$)|\.py[co]$")
@@ -198,15 +198,17 @@ class Gatherer:
         files[bundle_format.REQUIREMENTS] = "".join(sorted(pinned)).encode()
         installer = self._only(self._tools, "pip-*.whl")
         files[bundle_format.INSTALLER + installer.name] = installer.read_bytes()
-        return bundle_format.pack(
-            {
-                "release": self._inputs.release,
-                "version": self._inputs.version,
-                "python": target.python,
-                "target": target.key,
-            },
-            files,
-        )
+        described = {
+            "release": self._inputs.release,
+            "version": self._inputs.version,
+            "python": target.python,
+            "target": target.key,
+        }
+        try:
+            files[bundle_format.SBOM] = bundle_sbom.document(described, files, target.markers())
+        except bundle_sbom.WheelError as error:
+            raise GatherError(f"{target.key}: {error}") from error
+        return bundle_format.pack(described, files)
 
     def _requirements(self, name: str, entries: Sequence[Locked]) -> str:
         path = self._scratch / name

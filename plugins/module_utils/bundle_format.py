@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The archive in which a release travels from the controller to a host.
 
-A plain tar (wheels are compressed already) with ``manifest.json``, ``requirements.txt``, the
-wheels of the node and all it depends on, and pip's own wheel to install them with. Equal content
-gives equal bytes. Who opens one checks every byte against the manifest before using any.
+A plain tar (wheels are compressed already) with ``manifest.json``, ``requirements.txt``, a list of
+what is in it (SPDX), the wheels of the node and all it depends on, and pip's own wheel to install
+them with. Equal content gives equal bytes. The manifest has the hash of every other file, and is
+signed (bundle_seal); who opens an archive checks both before using any of it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 
-FORMAT = 1
+from ansible_collections.holdfast.chain.plugins.module_utils import bundle_seal
+
+FORMAT = 2
 PACKAGE = "holdfast-node"
 MANIFEST = "manifest.json"
 REQUIREMENTS = "requirements.txt"
+SBOM = "sbom.spdx.json"
 WHEELS = "wheels/"
 INSTALLER = "installer/"
 # The earliest time a zip can hold, and so the time of everything in a wheel and an archive.
@@ -65,29 +69,33 @@ def pack(described: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def unpack(path: Path, into: Path) -> dict[str, Any]:
+def unpack(
+    path: Path, into: Path | None, seal: bundle_seal.Seal, trusted: Iterable[str]
+) -> dict[str, Any]:
     """Write the archive's files under an existing empty folder and return the manifest.
 
-    Only regular files that the manifest names are written, and only if every one of them has the
-    hash it says. Raises BrokenBundleError, OSError.
+    Believes nothing but a manifest that one of the trusted keys signed. Only regular files that it
+    names are written, and none before it has the hash it should have. into: None only checks.
+    Raises BrokenBundleError, SealError, OSError.
     """
     try:
         with tarfile.open(str(path), "r:") as archive:
-            manifest = _manifest(path, archive)
+            content = _first(path, archive)
+            bundle_seal.check(content, seal, trusted, str(path))
+            manifest = _manifest(path, content)
             missing = set(manifest["files"])
             for member in archive:
                 if member.name == MANIFEST:
                     continue
-                wanted = manifest["files"].get(member.name)
-                if wanted is None or not member.isreg() or member.name not in missing:
+                if member.name not in missing or not member.isreg():
                     raise BrokenBundleError(_broken(path, "unexpected member " + member.name))
                 content = _content(path, archive, member)
-                if hashlib.sha256(content).hexdigest() != wanted:
-                    raise BrokenBundleError(_broken(path, "wrong hash of " + member.name))
+                _check_hash(path, member.name, manifest["files"][member.name], content)
                 missing.discard(member.name)
-                target = into / member.name
-                target.parent.mkdir(exist_ok=True)
-                target.write_bytes(content)
+                if into is not None:
+                    target = into / member.name
+                    target.parent.mkdir(exist_ok=True)
+                    target.write_bytes(content)
     except (tarfile.TarError, EOFError) as error:
         raise BrokenBundleError(_broken(path, str(error))) from error
     if missing:
@@ -95,12 +103,28 @@ def unpack(path: Path, into: Path) -> dict[str, Any]:
     return manifest
 
 
-def _manifest(path: Path, archive: tarfile.TarFile) -> dict[str, Any]:
+def manifest_bytes(path: Path) -> bytes:
+    """The manifest as it is in the archive, checked by nothing; what a signature is made over.
+
+    Raises BrokenBundleError, OSError.
+    """
+    try:
+        with tarfile.open(str(path), "r:") as archive:
+            return _first(path, archive)
+    except (tarfile.TarError, EOFError) as error:
+        raise BrokenBundleError(_broken(path, str(error))) from error
+
+
+def _first(path: Path, archive: tarfile.TarFile) -> bytes:
     first = archive.next()
     if first is None or first.name != MANIFEST or not first.isreg():
         raise BrokenBundleError(_broken(path, "it does not start with " + MANIFEST))
+    return _content(path, archive, first)
+
+
+def _manifest(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        manifest = json.loads(_content(path, archive, first).decode())
+        manifest = json.loads(content.decode())
     except ValueError as error:
         raise BrokenBundleError(_broken(path, f"{MANIFEST}: {error}")) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -112,6 +136,14 @@ def _manifest(path: Path, archive: tarfile.TarFile) -> dict[str, Any]:
     if not isinstance(names, dict) or not all(_is_inside(name) for name in names):
         raise BrokenBundleError(_broken(path, f"{MANIFEST} names files outside of it"))
     return manifest
+
+
+def _check_hash(path: Path, name: str, wanted: Any, content: bytes) -> None:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != wanted:
+        raise BrokenBundleError(
+            _broken(path, f"wrong hash of {name}: expected SHA-256 {wanted}, it has {actual}")
+        )
 
 
 def _is_inside(name: str) -> bool:
@@ -132,4 +164,6 @@ def _content(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> b
 
 
 def _broken(path: Path, fault: str) -> str:
-    return f"{path} is no intact bundle: {fault}; gather it again with node_bundle"
+    return (
+        f"{path} is no intact bundle: {fault}; copy it again, or gather it again with node_bundle"
+    )

@@ -4,7 +4,8 @@
 """Releases on a host: read what is installed, plan, install, activate.
 
 ``<base>/releases/<release>/`` is a virtual environment each, complete once it has ``release.json``;
-``<base>/current`` is a relative link to one of them.
+``<base>/current`` is a relative link to one of them. ``<base>/release.keys`` has the public keys
+that releases are taken from, one a line.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
-from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format
+from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format, bundle_seal
 from ansible_collections.holdfast.chain.plugins.module_utils.files import leftovers
 from ansible_collections.holdfast.chain.plugins.module_utils.plan import Change, Plan
 from ansible_collections.holdfast.chain.plugins.module_utils.transaction import Transaction
 
 MARKER = "release.json"
+KEYS = "release.keys"
 RELEASE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,99}")
 _TIMEOUT = 600
 
@@ -43,13 +45,17 @@ class Installed:
 
 @dataclass(frozen=True)
 class State:
-    """What a base folder holds. incomplete: cut short by a crash. debris: left by one."""
+    """What a base folder holds. incomplete: cut short by a crash. debris: left by one.
+
+    pinned: the public keys releases are taken from.
+    """
 
     base: Path
     complete: Mapping[str, Installed] = field(default_factory=dict)
     incomplete: frozenset[str] = frozenset()
     debris: tuple[str, ...] = ()
     current: str | None = None
+    pinned: tuple[str, ...] = ()
 
     def folder(self, release: str) -> Path:
         return self.base / "releases" / release
@@ -57,16 +63,25 @@ class State:
 
 @dataclass(frozen=True)
 class Wanted:
-    """state: present, active or absent. sha256: of the archive; None if it is not known."""
+    """state: present, active or absent. sha256: of the archive; None if it is not known.
+
+    trusted: the public keys to pin, () to leave those that are. first: to pin where none is.
+    """
 
     release: str
     state: str
     sha256: str | None
     keep: int
+    trusted: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+
+    def keys(self, state: State) -> tuple[str, ...]:
+        """What is to be pinned, and so what an archive may be signed with."""
+        return self.trusted or state.pinned or self.first
 
 
 def read_state(base: Path) -> State:
-    """What is installed under base, which need not exist."""
+    """What is installed under base, which need not exist. Raises ReleaseError."""
     complete: dict[str, Installed] = {}
     incomplete = set()
     releases = base / "releases"
@@ -81,7 +96,18 @@ def read_state(base: Path) -> State:
             incomplete.add(folder.name)
     link = base / "current"
     current = Path(os.readlink(str(link))).name if link.is_symlink() else None
-    return State(base, complete, frozenset(incomplete), debris, current)
+    return State(base, complete, frozenset(incomplete), debris, current, _pinned(base / KEYS))
+
+
+def _pinned(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text().split()
+    except FileNotFoundError:
+        return ()
+    try:
+        return bundle_seal.public_keys(lines, str(path))
+    except ValueError as error:
+        raise ReleaseError(f"{error}; put it right, or remove the file to pin anew") from error
 
 
 def plan(state: State, wanted: Wanted) -> Plan:
@@ -95,6 +121,13 @@ def plan(state: State, wanted: Wanted) -> Plan:
             )
         doomed = {wanted.release} & (set(state.complete) | state.incomplete)
         return Plan(changes + _removals(state, doomed, "it is to be absent"))
+    keys = wanted.keys(state)
+    if keys != state.pinned:
+        reason = "releases are taken from these keys"
+        if not wanted.trusted:
+            reason = "releases are taken from the key of the first one"
+        before = list(state.pinned) or None
+        changes.append(Change(str(state.base / KEYS), before, list(keys), reason))
     installed = state.complete.get(wanted.release)
     if installed is None or wanted.sha256 not in (None, installed.sha256):
         if installed is not None:
@@ -158,7 +191,12 @@ def apply(state: State, wanted: Wanted, planned: Plan, install: Any) -> list[str
     folder, link = state.folder(wanted.release), state.base / "current"
     with Transaction() as transaction:
         for change in planned:
-            if change.target == str(folder) and change.after is not None:
+            if change.target == str(state.base / KEYS):
+                if not state.base.is_dir():
+                    transaction.make_directory(state.base)
+                content = "".join(key + "\n" for key in wanted.keys(state))
+                transaction.write_file(change.target, content.encode(), 0o644)
+            elif change.target == str(folder) and change.after is not None:
                 if not folder.parent.is_dir():
                     transaction.make_directory(folder.parent)
                 transaction.remove(folder)
@@ -175,17 +213,26 @@ def apply(state: State, wanted: Wanted, planned: Plan, install: Any) -> list[str
 
 
 class Installer:
-    """Makes a release from an archive with one Python of the host."""
+    """Makes a release from an archive with one Python of the host.
 
-    def __init__(self, archive: Path, wanted: Wanted, python: str, now: float) -> None:
+    keys: the public keys it may be signed with.
+    """
+
+    def __init__(
+        self, archive: Path, wanted: Wanted, python: str, now: float, keys: tuple[str, ...]
+    ) -> None:
         self._archive = archive
+        self._keys = keys
         self._release = wanted.release
         self._python = python
         self._sha256 = wanted.sha256
         self._now = now
 
     def __call__(self, folder: Path) -> None:
-        """Make the release. Raises ReleaseError, BrokenBundleError, OSError, and leaves nothing."""
+        """Make the release.
+
+        Raises ReleaseError, BrokenBundleError, SealError, OSError, and leaves nothing.
+        """
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 # Modes of what is made here must not depend on the umask of who connects.
@@ -199,7 +246,8 @@ class Installer:
             raise
 
     def _install(self, folder: Path, scratch: Path) -> None:
-        manifest = bundle_format.unpack(self._archive, scratch)
+        seal = bundle_seal.read(self._archive)
+        manifest = bundle_format.unpack(self._archive, scratch, seal, self._keys)
         if manifest["release"] != self._release:
             raise ReleaseError(
                 "release = {}: the archive holds {}; give the archive that node_bundle returned "

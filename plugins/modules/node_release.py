@@ -15,6 +15,9 @@ description:
   - Installs a release from an archive of M(holdfast.chain.node_bundle) into a virtual environment
     of its own, and points C(current) at it. Needs Python on the host, and neither pip, nor the
     packages for virtual environments, nor a network.
+  - Nothing of an archive is used unless a key that the host trusts signed its manifest and every
+    file has the hash that stands there. The host needs no library for that. The first release pins
+    its key on the host, in C(release.keys) below O(base); O(trusted_keys) says otherwise.
   - A release that is not what it claims to be or does not start is never activated, and nothing of
     it stays.
   - All changes of a task happen or none does.
@@ -34,16 +37,26 @@ options:
     default: present
   src:
     description:
-      - Path of the archive on the controller. It is copied to the host, and removed from it again,
-        only if the release has to be installed.
+      - Path of the archive on the controller, with its signature beside it (C(.sig)). Both are
+        copied to the host, and removed from it again, only if the release has to be installed.
     type: path
   archive:
-    description: Path of the archive on the host, instead of O(src).
+    description: Path of the archive on the host, its signature beside it, instead of O(src).
     type: path
   sha256:
     description:
       - The archive's SHA-256. Without it, a release that is installed is taken as it is.
       - Needed to install one.
+    type: str
+  trusted_keys:
+    description:
+      - Public keys that releases may be signed with, as M(holdfast.chain.node_bundle) returned
+        them. They take the place of those that are pinned on the host. Empty to leave those.
+    type: list
+    elements: str
+    default: []
+  public_key:
+    description: The key to pin on a host that has none pinned yet, where O(trusted_keys) is empty.
     type: str
   python:
     description: The interpreter to install with. Its version must be the archive's.
@@ -79,7 +92,13 @@ EXAMPLES = r"""
     release: 0.1.0-3f9c2a1b77de
     src: ~/.cache/holdfast/holdfast-node-0.1.0-3f9c2a1b77de-cp311-glibc2.34-x86_64.tar
     sha256: 5b0c4b3a7f3d6c8a2f6f0e1d9c8b7a695847362514f3e2d1c0b9a8f7e6d5c4b3
+    public_key: 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29
     state: active
+
+- name: Take releases from this key alone from now on
+  holdfast.chain.node_release:
+    release: 0.1.0-3f9c2a1b77de
+    trusted_keys: [8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c]
 
 - name: Go back to the release before
   holdfast.chain.node_release:
@@ -102,6 +121,11 @@ releases:
   returned: success
   type: list
   elements: str
+trusted_keys:
+  description: The public keys pinned on the host afterwards. In check mode, what they would be.
+  returned: success
+  type: list
+  elements: str
 command:
   description: Path of the active release's program.
   returned: success
@@ -118,13 +142,17 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format, release
+from ansible_collections.holdfast.chain.plugins.module_utils import (
+    bundle_format,
+    bundle_seal,
+    release,
+)
 from ansible_collections.holdfast.chain.plugins.module_utils.files import locked
 from ansible_collections.holdfast.chain.plugins.module_utils.transaction import TransactionError
 
 
-def check_archive(module, wanted):
-    """Fail if there is no archive, or not the one that is wanted."""
+def check_archive(module, wanted, keys):
+    """Fail if there is no archive, not the one that is wanted, or none that is to be believed."""
     archive = Path(module.params["archive"] or "")
     if not module.params["archive"] or wanted.sha256 is None:
         module.fail_json(
@@ -142,12 +170,21 @@ def check_archive(module, wanted):
             msg=f"sha256 = {wanted.sha256}: {archive} has {actual}; copy it again, or give the "
             "hash that node_bundle returned"
         )
+    if not keys:
+        module.fail_json(
+            msg=f"release = {wanted.release}: the host has no key pinned to check its signature "
+            "with; give the public_key that node_bundle returned, or trusted_keys"
+        )
+    try:
+        bundle_format.unpack(archive, None, bundle_seal.read(archive), keys)
+    except (bundle_format.BrokenBundleError, bundle_seal.SealError, OSError) as error:
+        module.fail_json(msg=f"release = {wanted.release}: {error}")
 
 
 def apply(module, state, wanted, planned):
     """Carry the plan out and prove it; returns the state afterwards, or fails the task."""
     archive, python = Path(module.params["archive"] or ""), module.params["python"]
-    installer = release.Installer(archive, wanted, python, time.time())
+    installer = release.Installer(archive, wanted, python, time.time(), wanted.keys(state))
     try:
         left_behind = release.apply(state, wanted, planned, installer)
     except (TransactionError, OSError) as error:
@@ -163,13 +200,13 @@ def apply(module, state, wanted, planned):
 
 def converge(module, base, wanted):
     """Read, plan, apply and prove."""
-    before = release.read_state(base)
     try:
+        before = release.read_state(base)
         planned = release.plan(before, wanted)
     except release.ReleaseError as error:
         module.fail_json(msg=str(error))
     if release.installs(before, wanted, planned) and not module.check_mode:
-        check_archive(module, wanted)
+        check_archive(module, wanted, wanted.keys(before))
     after = before
     if planned and not module.check_mode:
         after = apply(module, before, wanted, planned)
@@ -177,6 +214,7 @@ def converge(module, base, wanted):
         current=wanted.release if wanted.state == "active" else after.current,
         previous=before.current,
         releases=sorted(after.complete),
+        trusted_keys=list(wanted.keys(before)) if wanted.state != "absent" else list(after.pinned),
         command=str(base / "current" / "bin" / bundle_format.PACKAGE),
         **planned.result(),
     )
@@ -194,6 +232,8 @@ def main() -> None:
             "src": {"type": "path"},
             "archive": {"type": "path"},
             "sha256": {"type": "str"},
+            "trusted_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "public_key": {"type": "str", "no_log": False},
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "base": {"type": "path", "default": "/opt/holdfast"},
             "keep": {"type": "int", "default": 5},
@@ -208,7 +248,13 @@ def main() -> None:
         module.fail_json(
             msg=f"keep = {keep}: expected at least 2, so that there is one to go back to"
         )
-    wanted = release.Wanted(name, module.params["state"], sha256 or None, keep)
+    try:
+        trusted = bundle_seal.public_keys(module.params["trusted_keys"], "trusted_keys")
+        given = [module.params["public_key"]] if module.params["public_key"] else []
+        first = bundle_seal.public_keys(given, "public_key")
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    wanted = release.Wanted(name, module.params["state"], sha256 or None, keep, trusted, first)
     base = Path(module.params["base"])
     if module.check_mode:
         converge(module, base, wanted)

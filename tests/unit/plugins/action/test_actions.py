@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.holdfast.chain.plugins.action import host_facts, node_release
 
 
@@ -81,18 +82,33 @@ def test_an_installed_release_needs_no_archive(action):
     assert not host.copied
 
 
-def test_an_archive_goes_to_the_host_and_is_removed_again(action):
+def test_an_archive_goes_to_the_host_and_is_removed_again(action, tmp_path):
+    source = tmp_path / "a.tar"
+    for suffix in ("", ".sig"):
+        Path(f"{source}{suffix}").write_text("")
     host = Host({"failed": True, "archive_needed": True}, {"changed": True})
-    assert action(node_release, host, {"release": "a", "src": "/a.tar"}) == {"changed": True}
-    assert host.copied == [("/a.tar", "/scratch/bundle.tar")]
+    assert action(node_release, host, {"release": "a", "src": str(source)}) == {"changed": True}
+    assert host.copied == [
+        (str(source), "/scratch/bundle.tar"),
+        (f"{source}.sig", "/scratch/bundle.tar.sig"),
+    ]
     assert host.asked[1] == {"release": "a", "archive": "/scratch/bundle.tar"}
     assert host.removed == ["/scratch"]
 
 
-def test_a_broken_connection_does_not_leave_the_archive(action):
+def test_an_archive_without_its_signature_is_not_copied(action):
+    host = Host({"failed": True, "archive_needed": True})
+    with pytest.raises(AnsibleActionFail, match=r"its signature /a.tar.sig is not there"):
+        action(node_release, host, {"release": "a", "src": "/a.tar"})
+    assert not host.copied
+
+
+def test_a_broken_connection_does_not_leave_the_archive(action, tmp_path):
+    source = tmp_path / "a.tar"
+    Path(f"{source}.sig").write_text("")
     host = Host({"failed": True, "archive_needed": True}, AnsibleConnectionFailure("gone"))
     with pytest.raises(AnsibleConnectionFailure):
-        action(node_release, host, {"release": "a", "src": "/a.tar"})
+        action(node_release, host, {"release": "a", "src": str(source)})
     assert host.removed == ["/scratch"]
 
 

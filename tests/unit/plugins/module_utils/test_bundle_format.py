@@ -12,15 +12,24 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format
+from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format, bundle_seal
 from ansible_collections.holdfast.chain.plugins.module_utils.bundle_format import (
     BrokenBundleError,
     pack,
-    unpack,
 )
+from bundles import ONE, OTHER, sign
 
 ABOUT = {"release": "1.0-abc", "version": "1.0", "python": "3.11", "target": "cp311-x"}
 FILES = {"requirements.txt": b"a==1\n", "wheels/a-1.whl": b"wheel", "installer/pip-1.whl": b"pip"}
+
+
+def unpack(path: Path, into: Path) -> dict:
+    """With a signature that is right, wherever one can be made."""
+    try:
+        seal = sign(path)
+    except BrokenBundleError:
+        seal = bundle_seal.Seal(ONE.public_key, "0" * 128)
+    return bundle_format.unpack(path, into, seal, [ONE.public_key])
 
 
 def archive(tmp_path: Path, content: bytes) -> Path:
@@ -42,7 +51,7 @@ def tar(members: list) -> bytes:
 
 def manifest(files: dict, **different: object) -> bytes:
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    about = {**ABOUT, "format": 1, "package": "holdfast-node", "files": hashes, **different}
+    about = {**ABOUT, "format": 2, "package": "holdfast-node", "files": hashes, **different}
     return json.dumps(about).encode()
 
 
@@ -87,7 +96,7 @@ def _fresh(tmp_path: Path, name: object) -> Path:
     [
         ([("other", b"")], "does not start with"),
         ([("manifest.json", b"{")], "manifest.json"),
-        ([("manifest.json", manifest({}, format=2))], "of format 1"),
+        ([("manifest.json", manifest({}, format=1))], "of format 2"),
         ([("manifest.json", manifest({}, release=""))], "lacks release"),
         ([("manifest.json", manifest({"../evil": b"x"})), ("../evil", b"x")], "outside"),
         ([("manifest.json", manifest({"/evil": b"x"})), ("/evil", b"x")], "outside"),
@@ -115,3 +124,49 @@ def test_a_file_larger_than_allowed_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle_format, "MAX_FILE_BYTES", 4)
     with pytest.raises(BrokenBundleError, match="larger than 4 bytes"):
         unpack(archive(tmp_path, pack(ABOUT, FILES)), _fresh(tmp_path, "x"))
+
+
+def test_checking_writes_nothing(tmp_path):
+    path = archive(tmp_path, pack(ABOUT, FILES))
+    found = bundle_format.unpack(path, None, sign(path), [ONE.public_key])
+    assert found["release"] == ABOUT["release"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bundle.tar", "bundle.tar.sig"]
+
+
+def test_a_wrong_hash_names_file_and_both_hashes(tmp_path):
+    content = tar([("manifest.json", manifest({"wheels/a": b"x"})), ("wheels/a", b"y")])
+    expected, actual = (hashlib.sha256(text).hexdigest() for text in (b"x", b"y"))
+    with pytest.raises(BrokenBundleError) as caught:
+        unpack(archive(tmp_path, content), _fresh(tmp_path, "x"))
+    assert f"wrong hash of wheels/a: expected SHA-256 {expected}, it has {actual}" in str(
+        caught.value
+    )
+
+
+def test_every_byte_of_the_manifest_is_signed(tmp_path):
+    """Whatever one changes in it, the signature is wrong before anything is read from it."""
+    whole = pack(ABOUT, FILES)
+    path = archive(tmp_path, whole)
+    seal = sign(path)
+    content = bundle_format.manifest_bytes(path)
+    start = whole.index(content)
+    for place in range(start, start + len(content), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(bundle_seal.SealError, match="wrong signature: manifest"):
+            bundle_format.unpack(path, _fresh(tmp_path, place), seal, [ONE.public_key])
+        assert not list((tmp_path / f"into-{place}").iterdir())
+
+
+def test_an_unknown_key_is_named_with_those_that_are_known(tmp_path):
+    path = archive(tmp_path, pack(ABOUT, FILES))
+    with pytest.raises(bundle_seal.SealError) as caught:
+        bundle_format.unpack(path, None, sign(path, OTHER), [ONE.public_key])
+    assert f"unknown key {OTHER.public_key}, expected {ONE.public_key}" in str(caught.value)
+
+
+def test_the_signature_of_another_archive_is_wrong(tmp_path):
+    path = archive(tmp_path, pack({**ABOUT, "release": "1.0-old"}, FILES))
+    seal = sign(path)
+    path = archive(tmp_path, pack(ABOUT, FILES))
+    with pytest.raises(bundle_seal.SealError, match="wrong signature"):
+        bundle_format.unpack(path, None, seal, [ONE.public_key])

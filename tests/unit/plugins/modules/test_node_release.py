@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import base64
 import ensurepip
 import hashlib
-import io
 import json
 import sys
-import zipfile
 from pathlib import Path
 
+import bundles
 import pytest
 from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format, release
 
@@ -26,25 +24,15 @@ pytestmark = pytest.mark.skipif(not PIP, reason="this Python comes without pip's
 
 def wheel(program: str) -> bytes:
     """A wheel of holdfast-node 1.0 with this as its program."""
-    files = {
-        "holdfast_node/__init__.py": program,
-        "holdfast_node-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: holdfast-node\n"
-        "Version: 1.0\n",
-        "holdfast_node-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\n"
-        "Root-Is-Purelib: true\nTag: py3-none-any\n",
-        "holdfast_node-1.0.dist-info/entry_points.txt": "[console_scripts]\n"
-        "holdfast-node = holdfast_node:main\n",
-    }
-    record = "holdfast_node-1.0.dist-info/RECORD"
-    lines = []
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as made:
-        for name, content in files.items():
-            made.writestr(name, content)
-            digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest())
-            lines.append(f"{name},sha256={digest.decode().rstrip('=')},{len(content)}\n")
-        made.writestr(record, "".join(lines) + record + ",,\n")
-    return out.getvalue()
+    return bundles.wheel(
+        "holdfast-node",
+        "1.0",
+        files={
+            "holdfast_node/__init__.py": program,
+            "holdfast_node-1.0.dist-info/entry_points.txt": "[console_scripts]\n"
+            "holdfast-node = holdfast_node:main\n",
+        },
+    )
 
 
 @pytest.fixture
@@ -62,8 +50,10 @@ def make(tmp_path):
         about = {"release": name, "version": "1.0", "python": python, "target": "test"}
         path = tmp_path / (name + ".tar")
         path.write_bytes(bundle_format.pack(about, files))
+        bundles.sign(path)
         options = {
             "release": name,
+            "public_key": bundles.ONE.public_key,
             "archive": str(path),
             "sha256": bundle_format.sha256_of(path),
             "base": str(tmp_path / "opt"),
@@ -163,6 +153,7 @@ def test_a_broken_archive_with_the_right_hash_changes_nothing(make, run_module, 
     options = make()
     path = Path(options["archive"])
     path.write_bytes(path.read_bytes()[:70000])
+    bundles.sign(path)
     outcome = run_module("node_release", {**options, "sha256": bundle_format.sha256_of(path)})
     assert outcome.failed
     assert "no intact bundle" in outcome["msg"]
@@ -178,6 +169,10 @@ def test_a_broken_archive_with_the_right_hash_changes_nothing(make, run_module, 
         ({"keep": 1}, "keep = 1: expected at least 2"),
         ({"release": "../evil"}, "release = ../evil: expected letters"),
         ({"sha256": None}, "give its archive (src) and its sha256"),
+        ({"public_key": None}, "the host has no key pinned to check its signature with"),
+        ({"public_key": "x"}, "public_key = x: expected 64 hexadecimal digits"),
+        ({"trusted_keys": ["X"]}, "trusted_keys = X: expected 64 hexadecimal digits"),
+        ({"public_key": bundles.OTHER.public_key}, "signed by the unknown key"),
     ],
 )
 def test_wrong_options_are_named_and_change_nothing(make, run_module, tmp_path, different, said):
@@ -237,7 +232,68 @@ def test_what_a_crash_left_is_removed(make, run_module, quick, tmp_path):
     assert {change["reason"] for change in done["changes"]} == {
         "an earlier installation was cut short",
         "it is to be active",
+        "releases are taken from the key of the first one",
         "left by a run that was cut short",
     }
     assert not (cut / "half").exists()
-    assert sorted(path.name for path in (tmp_path / "opt").iterdir()) == ["current", "releases"]
+    names = ["current", "release.keys", "releases"]
+    assert sorted(path.name for path in (tmp_path / "opt").iterdir()) == names
+
+
+def pinned(tmp_path: Path) -> list:
+    return (tmp_path / "opt" / "release.keys").read_text().split()
+
+
+def test_the_first_release_pins_its_key(make, run_module, quick, tmp_path):
+    done = run_module("node_release", make())
+    assert done["trusted_keys"] == pinned(tmp_path) == [bundles.ONE.public_key]
+    assert (tmp_path / "opt" / "release.keys").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("key", [bundles.ONE, bundles.OTHER])
+def test_a_release_of_another_key_is_refused_once_one_is_pinned(make, run_module, quick, key):
+    """Also if it comes with its own key, as a controller that lost its key would give it."""
+    run_module("node_release", make())
+    options = make("1.0-b", public_key=key.public_key)
+    bundles.sign(Path(options["archive"]), bundles.OTHER)
+    outcome = run_module("node_release", options)
+    assert outcome.failed
+    assert "release = 1.0-b: " in outcome["msg"]
+    assert f"signed by the unknown key {bundles.OTHER.public_key}" in outcome["msg"]
+    assert "node_bundle_public_keys" in outcome["msg"]
+    after = run_module("node_release", make())
+    assert not after["changed"]
+    assert (after["releases"], after["trusted_keys"]) == (["1.0-a"], [bundles.ONE.public_key])
+
+
+def test_a_rollover_of_the_key(make, run_module, quick, tmp_path):
+    run_module("node_release", make())
+    other, one = bundles.OTHER.public_key, bundles.ONE.public_key
+    both = run_module("node_release", make(trusted_keys=[other, one]))
+    assert [change["before"] for change in both["changes"]] == [[one]]
+    assert pinned(tmp_path) == [other, one]
+    options = make("1.0-b", public_key=other)
+    bundles.sign(Path(options["archive"]), bundles.OTHER)
+    assert run_module("node_release", options)["current"] == "1.0-b"
+    last = run_module("node_release", {**options, "trusted_keys": [other]})
+    assert last["trusted_keys"] == pinned(tmp_path) == [other]
+    assert not run_module("node_release", {**options, "trusted_keys": [other]})["changed"]
+
+
+def test_without_its_signature_nothing_is_installed(make, run_module, tmp_path):
+    options = make()
+    Path(options["archive"] + ".sig").unlink()
+    outcome = run_module("node_release", options)
+    assert outcome.failed
+    assert "1.0-a.tar.sig: No such file or directory" in outcome["msg"]
+    assert not (tmp_path / "opt").exists()
+
+
+def test_damaged_pins_are_named_not_replaced(make, run_module, quick, tmp_path):
+    run_module("node_release", make())
+    pins = tmp_path / "opt" / "release.keys"
+    pins.write_text("cut sho")
+    outcome = run_module("node_release", make("1.0-b"))
+    assert outcome.failed
+    assert f"{pins} = cut: expected 64 hexadecimal digits" in outcome["msg"]
+    assert pins.read_text() == "cut sho"
