@@ -17,7 +17,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 from xml.etree import ElementTree as Xml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +25,9 @@ NODE = ROOT / "files" / "node"
 STATE = ROOT / ".holdfast"
 REPORTS = STATE / "reports"
 sys.path.insert(0, str(ROOT / "molecule"))
+sys.path.insert(0, str(ROOT / "tests" / "faults"))
 
+import isolation  # noqa: E402 -- of the layer of faults, which is no installed package
 import scenarios  # noqa: E402 -- it needs the lab, which is no installed package
 from lab.shell import (  # noqa: E402
     LabError,
@@ -97,12 +99,14 @@ def junit(paths: list[Path], name: str, passed: bool) -> Count:
     return count
 
 
-def pytest(name: str, target: str, cwd: Path = ROOT, **variables: str) -> Count:
-    """Run pytest on a folder and count its report."""
+def pytest(
+    name: str, target: str, cwd: Path = ROOT, prefix: Sequence[str] = (), **variables: str
+) -> Count:
+    """Run pytest on a folder, by a command that `prefix` begins, and count its report."""
     report = REPORTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", target, f"--junit-xml={report}"]
-    passed = run(command, cwd, **variables)
+    passed = run([*prefix, *command], cwd, **variables)
     return junit([report] if report.exists() else [], name, passed)
 
 
@@ -190,6 +194,27 @@ def artifact() -> Count:
     return pytest("artifact", "tests/artifact")
 
 
+def faults() -> Count:
+    """Four real nodes in namespaces: machines, disks, clocks and links that fail under load."""
+    reason = isolation.unavailable()
+    prefix = [] if reason else isolation.command()
+    options = "--durations=0 --durations-min=5"
+    variables = {isolation.NOT_RUN: reason, "PYTEST_ADDOPTS": options}
+    count = pytest("faults", "tests/faults", prefix=prefix, **variables)
+    count.not_run += skipped_with_reasons(REPORTS / "faults.xml")
+    return count
+
+
+def skipped_with_reasons(report: Path) -> list[str]:
+    """What was skipped and why, for a layer that skips only what cannot be had on the machine."""
+    cases = Xml.parse(report).getroot().iter("testcase") if report.exists() else ()  # noqa: S314 -- written by our tools
+    return [
+        f"{case.get('classname')}::{case.get('name')}: {skip.get('message')}"
+        for case in cases
+        for skip in case.iter("skipped")
+    ]
+
+
 def network() -> Count:
     """The whole network on container hosts."""
     report = REPORTS / "network.xml"
@@ -214,7 +239,7 @@ def roles() -> Count:
     runs, count.not_run = scenarios.run_all(**STEADY)
     for one_run in runs:
         name = f"{one_run.role} on {one_run.platform}"
-        for check in scenarios.ALL_CHECKS:
+        for check in one_run.checks:
             end = one_run.ends.get(check)
             if end is None:
                 count.not_run.append(f"{name}, {check}: a check before it failed")
@@ -254,6 +279,7 @@ LAYERS: dict[str, Callable[[], Count]] = {
     "artifact": artifact,
     "roles": roles,
     "vm": vm,
+    "faults": faults,
     "network": network,
 }
 
