@@ -111,6 +111,19 @@ class Client:
     def transaction(self, identifier: str) -> dict[str, Any]:
         return self._get(f"/v1/transactions/{quote(identifier, safe='')}")
 
+    def members(self, of: str = "") -> dict[str, Any]:
+        """Validators, proposals and the change to come; with "history", past changes."""
+        return self._get(f"/v1/members/{of}".rstrip("/"))
+
+    def height(self) -> int:
+        """The last committed block of the node."""
+        return self._field(self.status(), "height", int)
+
+    def evidence(self) -> list[dict[str, Any]]:
+        """What the node holds against validators, oldest first."""
+        found: list[dict[str, Any]] = self._field(self._get("/v1/evidence"), "evidence", list)
+        return found
+
     def proof(self, of: str, **parameters: int) -> dict[str, Any]:
         """The proof of "transactions/ID" or "blocks/HEIGHT"; not checked here."""
         return self._get(f"/v1/proofs/{quote(of)}{_query(**parameters)}")

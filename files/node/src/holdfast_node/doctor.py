@@ -18,11 +18,11 @@ from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.ledger.ledger import Ledger
 from holdfast_node.ledger.membership import read_history
 from holdfast_node.ledger.state import StateView
-from holdfast_node.storage.anchor import read_anchor
+from holdfast_node.storage.anchor import read_anchors
 from holdfast_node.storage.frames import WAY_OUT, read_records, scan
 from holdfast_node.storage.sqlite import SqliteStore
 from holdfast_node.storage.store import Store
-from holdfast_node.vote_log import DATABASE, JOURNAL
+from holdfast_node.vote_log import DATABASE, JOURNAL, trusted_anchor
 
 _FETCH_AGAIN = "move it away and start the node: it fetches the chain from its peers"
 
@@ -141,7 +141,8 @@ def _votes(folder: Path, height: int | None) -> Iterator[Finding]:
                 "note", f"{path}: the last {torn} bytes are half a write: a start cuts it"
             )
     new = records is None and not (folder / DATABASE).exists()
-    standing = judge(records, anchor=read_anchor(folder), new=new)
+    anchor = trusted_anchor(records or [], read_anchors(folder))
+    standing = judge(records, anchor=anchor, new=new)
     if standing.doubt is not None:
         yield Finding(
             "note",

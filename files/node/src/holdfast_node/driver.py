@@ -338,7 +338,7 @@ class Driver:
         if self.replica is not None:
             await self._advance(self.replica, ledger.height, ledger.next_view)
         elif self.rejoin is not None:
-            await self.rejoin.committed(ledger.height, ())
+            await self.rejoin.installed(ledger.height)
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         records = [effect.record for effect in effects if isinstance(effect, Persist)]

@@ -69,6 +69,7 @@ def evidence_view(evidence: Evidence, validators: ValidatorSet) -> EvidenceView:
     """What the API shows of it."""
     return EvidenceView(
         validator=validators[evidence.validator].name,
+        index=evidence.validator,
         kind=evidence.kind,
         height=evidence.height,
         view=evidence.view,

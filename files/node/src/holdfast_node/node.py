@@ -119,6 +119,7 @@ class Node:
             on_refused=self._count_refused,
         )
         self._key = key
+        self._numbers: set[bytes] = set()  # of its marks
         rejoin = None
         if key is not None and votes is not None:
             public_key, sign = key.public_key, key.sign
@@ -143,6 +144,7 @@ class Node:
                     self.ledger.validators_at(height).index_of_key(public_key) is not None
                 ),
                 mark=self._mark,
+                is_marked=self._is_marked,
             )
         if evidence is not None:
             evidence.accused = self._accused
@@ -286,16 +288,24 @@ class Node:
         """Hand a transaction to the network that did not exist before; its identifier."""
         assert self._key is not None
         account = account_of(self._key.public_key)
+        number = secrets.token_bytes(16)
+        self._numbers.add(number)
         raw = sign_transaction(
             self._key,
             chain_id=self.config.chain_id,
             nonce=self.ledger.next_nonce(account),
             expires_at_ms=time.time_ns() // 1_000_000 + MARK_VALIDITY_MS,
-            actions=[Put(MARK_KEY, secrets.token_bytes(16))],
+            actions=[Put(MARK_KEY, number)],
         )
         verdicts = await self.service.submit([raw])
         self.stalled()  # an earlier one may wait here alone
         return transaction_id(raw) if verdicts[0].accepted else None
+
+    def _is_marked(self) -> bool:
+        """Whether the state has a number that was drawn since the start."""
+        assert self._key is not None
+        value = self.ledger.value(account_of(self._key.public_key), MARK_KEY)
+        return value in self._numbers
 
     def stalled(self) -> None:
         self._gossip([checked.raw for checked in self._waiting()])
@@ -331,6 +341,8 @@ class Node:
             identity_refused=self.keeper.refused,
             identity_reloads=self.keeper.reloads,
             storage_bytes=sizes.database_bytes + sizes.write_ahead_log_bytes,
+            first_height=self.store.first_height(),
+            snapshot_height=max(self.snapshots.kept.heights, default=0),
             journal_bytes=0 if self.votes is None else self.votes.size,
             buffered_bytes=0 if replica is None else replica.buffered_bytes,
             validators=len(self.ledger.validators),

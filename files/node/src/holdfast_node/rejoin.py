@@ -25,7 +25,8 @@ class Rejoin:
 
     `make(height, view, records)` makes the replica; `is_member(height)` says whether this node is a
     validator there: from the activation on it votes. `mark()` hands a transaction with a new random
-    number to the network and returns its identifier, or None if it was not taken.
+    number to the network and returns its identifier, or None if it was not taken; `is_marked()`
+    says whether such a number is in the state.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Rejoin:
         make: Callable[[int, int, Sequence[Record]], Replica],
         is_member: Callable[[int], bool],
         mark: Callable[[], Awaitable[bytes | None]],
+        is_marked: Callable[[], bool] = lambda: False,
     ) -> None:
         self._votes = votes
         self._make = make
         self._is_member = is_member
         self._mark = mark
+        self._is_marked = is_marked
         self._marks: set[bytes] = set()
         self.next_try = -inf
 
@@ -82,6 +85,10 @@ class Rejoin:
                 log.warning("follows without a vote", reason=self.reason, mark=mark.hex())
                 self._marks.add(mark)
         return None
+
+    async def installed(self, height: int) -> None:
+        """The state after a final block was taken over, and that of its mark with it, perhaps."""
+        await self.committed(height, self._marks if self._is_marked() else ())
 
     async def committed(self, height: int, transaction_ids: Collection[bytes]) -> None:
         """A block, fetched from a peer, is final and stored."""

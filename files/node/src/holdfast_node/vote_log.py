@@ -4,7 +4,7 @@
 `consensus/probation.py` has the judgement and why it is safe; this is its way onto the disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,13 @@ from holdfast_node.chain.codec import decode, encode
 from holdfast_node.consensus.messages import Anchored, Doubted, Floor, JournalRecord, Record
 from holdfast_node.consensus.probation import COPIED, MISSING, Standing, judge
 from holdfast_node.errors import RefusedError, StorageError
-from holdfast_node.storage.anchor import make_anchor, read_anchor
+from holdfast_node.storage.anchor import (
+    SLOTS,
+    Identity,
+    make_anchor,
+    read_anchors,
+    remove_anchor,
+)
 from holdfast_node.storage.journal import Journal
 
 JOURNAL: Final = "votes.journal"
@@ -25,6 +31,16 @@ def read_records(journal: Journal, path: Path) -> list[JournalRecord]:
         return [decode(record, JournalRecord) for record in journal.replay()]
     except RefusedError as error:
         raise StorageError(f"{path}: {error}: it was written by another release") from error
+
+
+def trusted_anchor(
+    records: Sequence[JournalRecord], anchors: Mapping[str, Identity]
+) -> Identity | None:
+    """The anchor that the journal names, if it is there; else one that is, if any."""
+    named = [record for record in records if isinstance(record, Anchored)]
+    if named and (named[-1].inode, named[-1].changed_ns) in anchors.values():
+        return named[-1].inode, named[-1].changed_ns
+    return next(iter(anchors.values()), None)
 
 
 class VoteLog:
@@ -41,9 +57,12 @@ class VoteLog:
         path = folder / JOURNAL
         existed = path.exists()
         new = not existed and not (folder / DATABASE).exists()
-        anchor = read_anchor(folder)
-        identity = make_anchor(folder) if anchor is None else anchor
-        self._anchored = Anchored(*identity)
+        anchors = read_anchors(folder)
+        missing = not anchors
+        if missing:
+            anchors = {SLOTS[0]: make_anchor(folder, SLOTS[0])}
+        self._folder = folder
+        self._anchored = Anchored(*next(iter(anchors.values())))
         # A new journal says from its first moment on what is known of the folder.
         initial: list[JournalRecord] = [self._anchored]
         if not existed and not new:
@@ -51,15 +70,18 @@ class VoteLog:
         self._journal = Journal(path, [encode(record) for record in initial])
         try:
             records = read_records(self._journal, path)
-            trusted = anchor if existed else identity
+            trusted = trusted_anchor(records, {} if existed and missing else anchors)
             self.standing: Standing = judge(records, anchor=trusted, new=False)
+            if trusted is not None:
+                self._anchored = Anchored(*trusted)
             ours = any(isinstance(record, Anchored) for record in records)
             if self.standing.doubt is not None:
                 self.doubt(self.standing.doubt)
             elif not ours:
                 self.append([self._anchored])  # of a release that had no anchors
+            self._renew()
         except BaseException:
-            self.close()
+            self._journal.close()
             raise
         known = any(isinstance(record, Record | Floor) for record in records)
         self.newborn = self.standing.doubt is None and not known and ours
@@ -116,4 +138,26 @@ class VoteLog:
         self.standing.cleared(height)
 
     def close(self) -> None:
-        self._journal.close()
+        """Let go of the file; may be called twice."""
+        try:
+            self._renew()
+        finally:
+            self._journal.close()
+
+    def _renew(self) -> None:
+        """Have a new anchor, so that what is copied from now on is told from what was before.
+
+        Whatever it is interrupted by, the journal names an anchor that is there.
+        """
+        if self._journal.is_broken or self.standing.doubt is not None:
+            return
+        known = self._anchored.inode, self._anchored.changed_ns
+        anchors = read_anchors(self._folder)
+        old = next((name for name in SLOTS if anchors.get(name) == known), None)
+        if old is None:
+            return  # somebody changed the folder under us: the next start will doubt it
+        new = next(name for name in SLOTS if name != old)
+        renewed = Anchored(*make_anchor(self._folder, new))
+        self.append([renewed])
+        self._anchored = renewed
+        remove_anchor(self._folder, old)

@@ -56,7 +56,9 @@ STUCK = replace(STORMY, loss=0.0, delay=0.03, partition_rate=1.0, crash=0.0)
 CHANGING = Scenario(n=4, candidates=2, change_rate=1.0, delay=0.03, loss=0.05, chaos=10.0)
 CAMPAIGN_OUTSIDE = replace(CHANGING, byzantine=((4, frozenset({"campaign"})),))
 CAMPAIGN_INSIDE = replace(CHANGING, byzantine=((2, frozenset({"campaign"})),))
-POISONED = byzantine("poison", base=replace(STORMY, snapshots=2))
+POISONED = byzantine(
+    "poison", base=replace(STORMY, snapshots=1, loss=0.1, delay=0.03, sync=2.0, chaos=24.0)
+)
 DISKS = replace(STORMY, disk_fault_rate=1.0, crash=0.005, loss=0.1)
 
 

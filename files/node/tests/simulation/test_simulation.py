@@ -206,7 +206,7 @@ def test_disk_faults_happen() -> None:
 def test_snapshots_happen() -> None:
     """Machines that are far behind begin with one, die of one, and refuse a poisoned one."""
     seen = set()
-    for seed in range(16):
+    for seed in range(10):
         outcome = simulate(seed, scenario=POISONED, trace_all=True)
         assert outcome.violation is None, report(outcome)
         for what in ("has the state of block", "refuses a snapshot", "in an installation"):

@@ -171,7 +171,7 @@ class FakeService:
         return TransactionStatus(transaction_id_.hex(), "unknown")
 
     def block(self, reference: int | bytes) -> BlockRecord | None:
-        for certified in self.chain:
+        for certified in self.chain[self.first - 1 :]:
             if reference in (certified.block.height, certified.block.hash):
                 return BlockRecord(certified, {0: "insufficient_funds"} if reference == 2 else {})
         return None
@@ -184,7 +184,7 @@ class FakeService:
 
     def evidence(self) -> list[EvidenceView]:
         statements = [{"signed": "AA==", "signature": "AA=="}, {"signed": "AQ==", "signature": ""}]
-        return [EvidenceView("v2", "prepare", 3, 1, statements)]
+        return [EvidenceView("v2", 1, "prepare", 3, 1, statements)]
 
     def account(self, account: bytes) -> AccountView:
         known = account == account_of(ALICE.public_key)

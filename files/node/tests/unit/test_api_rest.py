@@ -264,3 +264,17 @@ async def test_evidence_and_proofs() -> None:
             ("blocks/1?form=2", 400),
         ):
             assert (await c.get(f"/v1/proofs/{path}")).status_code == code, path
+
+
+async def test_blocks_below_a_snapshot_are_gone_and_not_unknown():
+    """Whoever asks is told from where on the node has blocks."""
+    service = FakeService(height=30)
+    service.first = 21
+    async with client(service) as c:
+        for path in ("blocks/20", "blocks?from=20", "proofs/blocks/20", "proofs/blocks/5?to=25"):
+            refused_as = refused(await c.get(f"/v1/{path}"), 410, "pruned")
+            assert "the blocks from 21 on" in refused_as, path
+        assert (await c.get("/v1/blocks/21")).status_code == 200
+        listed = (await c.get("/v1/blocks?limit=50")).json()
+        assert (listed["first_height"], listed["height"]) == (21, 30)
+        assert [block["height"] for block in listed["blocks"]] == list(range(21, 31))

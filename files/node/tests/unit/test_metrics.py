@@ -60,6 +60,8 @@ def test_names_that_the_requirements_promise(metrics):
         "consensus_missing_validators",
         "consensus_misbehaviour_total",
         "consensus_buffered_bytes",
+        "storage_first_height",
+        "storage_snapshot_height",
         "certificate_expiry_timestamp_seconds",
         "certificate_not_before_timestamp_seconds",
         "crl_next_update_timestamp_seconds",

@@ -35,6 +35,7 @@ from holdfast_node.ledger.state_tree import DEPTH, StateTree, bucket_of, entry_l
 from holdfast_node.snapshot.assembly import CANDIDATE, Assembly, remove_leftovers
 from holdfast_node.snapshot.folder import KEPT, Kept, SnapshotFolder
 from holdfast_node.snapshot.manifest import (
+    MAX_MANIFEST_BYTES,
     MAX_PAGE_BYTES,
     PAGE_BYTES,
     Chunk,
@@ -43,6 +44,7 @@ from holdfast_node.snapshot.manifest import (
     decode_page,
     depth_for,
     encode_page,
+    read_manifest,
     subtree,
 )
 
@@ -474,7 +476,7 @@ def test_depth_keeps_chunks_small(size: int, chunk_bytes: int) -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_as_a_page_or_manifest(data: bytes) -> None:
     """Refused, or exactly what it says; nothing else is raised."""
-    for type_, read in ((list, decode_page), (Manifest, lambda d: decode(d, Manifest))):
+    for type_, read in ((list, decode_page), (Manifest, read_manifest)):
         try:
             value = read(data)
         except RefusedError:
@@ -499,6 +501,19 @@ def test_a_manifest_with_any_byte_changed(origin: Origin, data: st.DataObject) -
         return
     assert manifest.head == origin.manifest.head
     assert [c.node for c in manifest.chunks] == [c.node for c in origin.manifest.chunks]
+
+
+def test_a_manifest_that_no_frame_has_room_for(tmp_path: Path, monkeypatch) -> None:
+    """It is not read, and not made."""
+    with pytest.raises(RefusedError, match="manifest of"):
+        read_manifest(bytes(MAX_MANIFEST_BYTES + 1))
+    ledger = open_ledger(tmp_path)
+    ledger.store.pin_every(1)
+    commit(ledger)
+    monkeypatch.setattr("holdfast_node.snapshot.manifest.MAX_MANIFEST_BYTES", 100)
+    with pytest.raises(StorageError, match="too much state"):
+        write(ledger, SnapshotFolder(tmp_path))
+    ledger.store.close()
 
 
 def test_bounds() -> None:

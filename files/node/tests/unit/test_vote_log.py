@@ -3,6 +3,7 @@
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from holdfast_node.consensus.messages import Anchored, Doubted, Entered, Floor, Voted
 from holdfast_node.consensus.probation import COPIED, MISSING, judge
 from holdfast_node.errors import StorageError
+from holdfast_node.storage import anchor as anchor_module
+from holdfast_node.storage.anchor import SLOTS
 from holdfast_node.vote_log import DATABASE, JOURNAL, VoteLog
 
 VOTE = Voted(7, 1, b"b" * 32)
@@ -23,6 +26,12 @@ def voted(folder: Path) -> None:
     log.append([Entered(7, 1), VOTE])
     log.close()
     (folder / DATABASE).touch()
+
+
+def anchors(folder: Path) -> list[str]:
+    found = [name for name in SLOTS if (folder / name).exists()]
+    assert found
+    return found
 
 
 def reopened(folder: Path) -> VoteLog:
@@ -58,6 +67,115 @@ def test_a_copy_is_not(tmp_path: Path, again: bool) -> None:
         assert not log.newborn
 
 
+def put_back(backup: Path, folder: Path, how: str) -> None:
+    """An older copy over a folder in use, in the ways that tools do it."""
+    for path in backup.iterdir():
+        place = folder / path.name
+        if how == "but for the anchors" and path.name in SLOTS:
+            continue
+        if how == "new files":
+            place.unlink(missing_ok=True)
+        if how == "what differs" and place.exists():
+            there, here = path.stat(), place.stat()
+            if (there.st_size, there.st_mtime_ns) == (here.st_size, here.st_mtime_ns):
+                continue
+        place.write_bytes(path.read_bytes())
+        shutil.copystat(path, place)
+
+
+@pytest.mark.parametrize("how", ["in place", "new files", "what differs", "but for the anchors"])
+@pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
+def test_an_older_copy_put_over_the_folder(tmp_path: Path, how: str, *, running: bool) -> None:
+    """The folder is the same, its journal is not: votes of the life since would be forgotten."""
+    folder, backup = tmp_path / "v1", tmp_path / "backup"
+    voted(folder)
+    log = VoteLog(folder) if running else None
+    shutil.copytree(folder, backup)
+    if log is not None:
+        log.close()
+    log = VoteLog(folder)
+    log.append([Voted(8, 0, b"c" * 32)])
+    log.close()
+    time.sleep(0.02)  # the file system's clock ticks that slowly
+    put_back(backup, folder, how)
+    for _ in range(2):
+        log = reopened(folder)
+        assert log.standing.doubt == COPIED
+        assert not log.standing.may_vote(100)
+
+
+def test_a_copy_of_this_life_is_noticed_after_a_proper_stop(tmp_path: Path) -> None:
+    """Its journal names the anchor of the running node, which is gone."""
+    voted(tmp_path / "v1")
+    log = VoteLog(tmp_path / "v1")
+    journal = (tmp_path / "v1" / JOURNAL).read_bytes()
+    log.append([Voted(8, 0, b"c" * 32)])
+    log.close()
+    (tmp_path / "v1" / JOURNAL).write_bytes(journal)
+    assert reopened(tmp_path / "v1").standing.doubt == COPIED
+
+
+@pytest.mark.parametrize("step", ["make_anchor", "made", "append", "remove_anchor"])
+@pytest.mark.parametrize("at", ["start", "stop"])
+def test_a_crash_while_the_anchor_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, at: str
+) -> None:
+    """Before, between and after its steps the folder is the same one, and no vote is forgotten."""
+    voted(tmp_path / "v1")
+
+    def crash(*arguments: object) -> None:
+        if step == "made":
+            anchor_module.make_anchor(*arguments)
+        raise KeyboardInterrupt
+
+    log = VoteLog(tmp_path / "v1") if at == "stop" else None
+    if step == "append":
+        monkeypatch.setattr(VoteLog, "append", crash)
+    else:
+        name = "make_anchor" if step == "made" else step
+        monkeypatch.setattr(f"holdfast_node.vote_log.{name}", crash)
+    renewing = partial(VoteLog, tmp_path / "v1") if log is None else log.close
+    with pytest.raises(KeyboardInterrupt):
+        renewing()
+    monkeypatch.undo()
+    for _ in range(3):
+        standing = reopened(tmp_path / "v1").standing
+        assert (standing.doubt, standing.floor) == (None, 6)
+        assert standing.records == [Entered(7, 1), VOTE]
+        assert len(anchors(tmp_path / "v1")) == 1
+
+
+def test_a_kill_leaves_no_doubt(tmp_path: Path) -> None:
+    """Nothing is renewed then, and nothing has to be."""
+    voted(tmp_path / "v1")
+    for _ in range(3):
+        log = VoteLog(tmp_path / "v1")
+        log._journal.close()
+        assert log.standing.doubt is None
+        assert len(anchors(tmp_path / "v1")) == 1
+
+
+def test_closing_twice_and_after_a_failed_write(tmp_path: Path, monkeypatch) -> None:
+    """A journal that cannot be written is left as it is."""
+    voted(tmp_path / "v1")
+    log = VoteLog(tmp_path / "v1")
+    log.close()
+    log.close()
+    log = VoteLog(tmp_path / "v1")
+    before = anchors(tmp_path / "v1")
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "broken")
+
+    monkeypatch.setattr("os.fdatasync", fail)
+    with pytest.raises(StorageError):
+        log.append([VOTE])
+    monkeypatch.undo()
+    log.close()
+    assert anchors(tmp_path / "v1") == before
+    assert reopened(tmp_path / "v1").standing.doubt is None
+
+
 def test_a_moved_folder_is_the_same(tmp_path: Path) -> None:
     """Renaming a folder above it copies nothing."""
     voted(tmp_path / "v1")
@@ -86,11 +204,8 @@ def test_a_new_journal_is_never_without_what_is_known(
 
     for name in ("append", "compact", "doubt", "born"):
         monkeypatch.setattr(VoteLog, name, crash)
-    if lost:
-        with pytest.raises(KeyboardInterrupt):
-            VoteLog(tmp_path)
-    else:
-        VoteLog(tmp_path).close()
+    with pytest.raises(KeyboardInterrupt):
+        VoteLog(tmp_path)
     monkeypatch.undo()
     log = reopened(tmp_path)
     assert (log.standing.doubt, log.newborn) == ((MISSING, False) if lost else (None, True))
@@ -99,7 +214,8 @@ def test_a_new_journal_is_never_without_what_is_known(
 def test_lost_anchor(tmp_path: Path) -> None:
     """Without the anchor nobody can tell whether the folder is a copy."""
     voted(tmp_path / "v1")
-    (tmp_path / "v1" / "anchor").unlink()
+    for name in anchors(tmp_path / "v1"):
+        (tmp_path / "v1" / name).unlink()
     assert reopened(tmp_path / "v1").standing.doubt == COPIED
 
 
@@ -193,5 +309,5 @@ def test_a_journal_of_an_earlier_release_is_taken_over(tmp_path: Path) -> None:
 def test_votes_cannot_be_read_by_others(tmp_path: Path) -> None:
     """The files are their owner's."""
     reopened(tmp_path)
-    for name in (JOURNAL, "anchor"):
+    for name in (JOURNAL, *anchors(tmp_path)):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600

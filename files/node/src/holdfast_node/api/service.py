@@ -153,10 +153,12 @@ class LatencySample(msgspec.Struct, frozen=True):
 class EvidenceView(msgspec.Struct, frozen=True):
     """Proof that a validator contradicted itself: two statements of one `kind`, both signed by it.
 
-    Statements are the signed bytes and signatures in Base64, so that anybody can check them.
+    `index` is the one that it had at `height`. Statements are the signed bytes and signatures in
+    Base64, so that anybody can check them.
     """
 
     validator: str
+    index: int
     kind: str
     height: int
     view: int

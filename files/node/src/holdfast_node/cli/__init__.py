@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "genesis": "holdfast_node.cli.genesis",
     "identity": "holdfast_node.cli.identity",
     "keys": "holdfast_node.cli.keys",
+    "members": "holdfast_node.cli.members",
     "run": "holdfast_node.cli.run",
     "simulate": "holdfast_node.cli.simulate",
     "status": "holdfast_node.cli.status",

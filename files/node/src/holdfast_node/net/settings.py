@@ -25,7 +25,8 @@ class PeerSettings:
 class Timing:
     """All in seconds.
 
-    A peer that is silent for `silence` is dead; that is noticed within one `heartbeat` more. A
+    A peer that is silent for `silence` is dead; that is noticed within one `heartbeat` more. One
+    that is back is connected to within `redial_max`: until then another failure is one too many. A
     session is replaced when it has `renewal` or less to go.
     """
 
@@ -33,7 +34,7 @@ class Timing:
     heartbeat: float = 2.0
     silence: float = 8.0
     redial_min: float = 0.2
-    redial_max: float = 5.0
+    redial_max: float = 2.0
     renewal: float = 120.0
     sync_reply: float = 15.0
     sync_idle: float = 60.0

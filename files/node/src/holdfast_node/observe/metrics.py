@@ -65,6 +65,8 @@ class Snapshot:
     identity_refused: bool = False
     identity_reloads: Mapping[str, int] = field(default_factory=dict)
     storage_bytes: int = 0
+    first_height: int = 1
+    snapshot_height: int = 0
     journal_bytes: int = 0
     buffered_bytes: int = 0
     validators: int = 0
@@ -296,6 +298,12 @@ def _gauges(now: Snapshot) -> list[tuple[str, str, float]]:
             now.next_activation,
         ),
         ("storage_bytes", "Bytes of the block store on disk.", now.storage_bytes),
+        ("storage_first_height", "Height of the lowest block here.", now.first_height),
+        (
+            "storage_snapshot_height",
+            "Height of the newest snapshot kept for peers; 0 if there is none.",
+            now.snapshot_height,
+        ),
         ("journal_bytes", "Bytes of the vote journal on disk.", now.journal_bytes),
         (
             "consensus_buffered_bytes",

@@ -214,7 +214,8 @@ class Adversary:
                 self._forge(machine, target)
             if self._does(machine, "equivocate") and self._heard:
                 self._vote_for_all(machine)
-            if self._does(machine, "campaign"):
+            # Seldom: mempools are bounded by sender in a node, and not here.
+            if self._does(machine, "campaign") and self._random.random() < 0.15:
                 self._campaign(machine, target)
 
     def _campaign(self, machine: Machine, target: Machine) -> None:

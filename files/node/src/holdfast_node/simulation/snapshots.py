@@ -86,6 +86,8 @@ class Snapshots:
         put(machine, offer)
         machine.restore()
         world.note(f"{machine} has the state of block {offer.height}, from {peer}")
+        if machine.standing.doubt is not None and not machine.marks.isdisjoint(machine.done):
+            machine.clear_doubt()  # its mark is in the state
         if machine.index not in world.faulty:
             world.oracle.installed(machine.index, offer.head.header, machine.root)
         world.go_on(machine, offer.head.header)

@@ -11,15 +11,15 @@ from threading import Lock
 from typing import Final
 
 from holdfast_node.chain.block import Header
-from holdfast_node.chain.codec import decode, encode
+from holdfast_node.chain.codec import encode
 from holdfast_node.chain.genesis import Genesis
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.ledger.membership import read_history
 from holdfast_node.ledger.state import StateView
 from holdfast_node.ledger.state_tree import StateTree
-from holdfast_node.snapshot.manifest import ChunkHasher, Manifest, decode_page, demand_root
+from holdfast_node.snapshot.manifest import ChunkHasher, decode_page, demand_root, read_manifest
 from holdfast_node.storage.files import sync_directory
-from holdfast_node.storage.sqlite import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, write_state
+from holdfast_node.storage.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, write_state
 
 CANDIDATE: Final = "chain.db.snapshot"
 # Indices and keys make the database larger than the pages.
@@ -42,7 +42,7 @@ class Assembly:
     """
 
     def __init__(self, folder: Path, genesis: Genesis, encoded: bytes) -> None:
-        manifest: Manifest = decode(encoded, Manifest)
+        manifest = read_manifest(encoded)
         manifest.check(genesis)
         self.manifest = manifest
         self._identity: bytes = manifest.identity

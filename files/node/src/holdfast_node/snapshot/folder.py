@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from holdfast_node.chain.block import CertifiedHeader
-from holdfast_node.chain.codec import decode, encode
+from holdfast_node.chain.codec import encode
 from holdfast_node.chain.trail import TrailStep
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.ledger.state_tree import DEPTH
@@ -29,6 +29,7 @@ from holdfast_node.snapshot.manifest import (
     demand_root,
     depth_for,
     encode_page,
+    read_manifest,
     subtree,
 )
 from holdfast_node.storage.files import sync_directory
@@ -128,6 +129,7 @@ class SnapshotFolder:
                 os.fsync(file.fileno())
             manifest = _manifest(pinned.head(), trail(pinned.height), depth, chunks)
             encoded = encode(manifest)
+            read_manifest(encoded)  # as others will
             with (unfinished / "manifest").open("wb") as file:
                 file.write(crc32(encoded).to_bytes(4, "big") + encoded)
                 file.flush()
@@ -137,6 +139,8 @@ class SnapshotFolder:
             sync_directory(self._path)
         except OSError as error:
             raise StorageError(f"{unfinished}: {error}: make room on the disk") from error
+        except RefusedError as error:
+            raise StorageError(f"{unfinished}: {error}: too much state for a snapshot") from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return _kept(final, manifest, encoded)
@@ -217,7 +221,7 @@ def _load(path: Path) -> Kept | None:
         data = (path / "manifest").read_bytes()
         if crc32(data[4:]).to_bytes(4, "big") != data[:4]:
             return None
-        manifest: Manifest = decode(data[4:], Manifest)
+        manifest = read_manifest(data[4:])
         whole = (path / "pages").stat().st_size == manifest.size
     except (OSError, RefusedError):
         return None

@@ -28,6 +28,8 @@ PAGE_BYTES: Final = 512 * 1024
 MAX_PAGE_BYTES: Final = 2**20
 CHUNK_BYTES: Final = 2**20
 MAX_PAGES: Final = 2**20
+# What a frame of every chain has room for: manifests of some 90 GiB of state.
+MAX_MANIFEST_BYTES: Final = 4 * 2**20 - 64
 
 
 class Chunk(Value, frozen=True):
@@ -78,6 +80,15 @@ class Manifest(Value, frozen=True):
                 raise RefusedError("bad_snapshot", f"chunk {i} has entries, but no pages")
         nodes = {i: chunk.node for i, chunk in enumerate(self.chunks)}
         demand_root(subtree(nodes, 0, self.depth), self.header)
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Decode a manifest, which is still to be checked. Raises `RefusedError`."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise RefusedError(
+            "oversized", f"manifest of {len(data)} bytes: at most {MAX_MANIFEST_BYTES}"
+        )
+    return decode(data, Manifest)
 
 
 def demand_root(root: bytes, header: Header) -> None:

@@ -70,6 +70,11 @@ class Journal:
         """Bytes on disk."""
         return self._size
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether a write failed, or it is closed: nothing can be appended any more."""
+        return self._failed or self._descriptor < 0
+
     def replay(self) -> list[bytes]:
         """All records, oldest first."""
         return read_records(self._read(), str(self._path))

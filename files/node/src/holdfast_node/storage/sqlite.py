@@ -14,6 +14,14 @@ from holdfast_node.chain.codec import decode, encode
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.storage.files import sync_directory
 from holdfast_node.storage.pinned import PinKeeper, PinnedState
+from holdfast_node.storage.schema import (
+    APPLICATION_ID,
+    SCHEMA,
+    SCHEMA_VERSION,
+    WAY_OUT,
+    check_file,
+    write_state,
+)
 from holdfast_node.storage.store import (
     BlockSummary,
     Location,
@@ -23,30 +31,6 @@ from holdfast_node.storage.store import (
     StoreStatistics,
 )
 
-APPLICATION_ID: Final = 0x48464C44  # "HFLD"
-SCHEMA_VERSION: Final = 1
-
-SCHEMA: Final = """
-CREATE TABLE chain (genesis_hash BLOB NOT NULL, chain_id TEXT NOT NULL);
-CREATE TABLE base (height INTEGER PRIMARY KEY, head BLOB NOT NULL);
-CREATE TABLE blocks (
-  height INTEGER PRIMARY KEY,
-  hash BLOB NOT NULL UNIQUE,
-  header BLOB NOT NULL,
-  transactions INTEGER NOT NULL,
-  receipts BLOB NOT NULL,
-  checksum INTEGER NOT NULL,
-  certified BLOB NOT NULL
-);
-CREATE TABLE transactions (
-  id BLOB PRIMARY KEY, height INTEGER NOT NULL, position INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE state (
-  bucket INTEGER NOT NULL, key BLOB NOT NULL, leaf BLOB NOT NULL, value BLOB NOT NULL,
-  PRIMARY KEY (bucket, key)
-) WITHOUT ROWID;
-"""
-
 # Checking every page reads the whole file, so beyond this size only what the ledger starts from is
 # checked when the store is opened; a damaged page elsewhere is reported when it is read.
 FULL_CHECK_BYTES: Final = 64 * 1024 * 1024
@@ -54,11 +38,6 @@ FULL_CHECK_BYTES: Final = 64 * 1024 * 1024
 # The log is moved into the database by `checkpoint`; if nobody calls it, SQLite does so itself
 # within a commit when the log has this many pages of 4 KiB.
 _LAST_RESORT_CHECKPOINT_PAGES: Final = 16_384
-
-# https://www.sqlite.org/fileformat2.html#the_database_header
-_FILE_HEADER_BYTES: Final = 100
-
-_WAY_OUT: Final = "move it away and let the node fetch the chain from its peers"
 
 
 class SqliteStore(Store):
@@ -100,7 +79,7 @@ class SqliteStore(Store):
 
     def _open(self) -> None:
         with self._reporting():
-            _check_header(self._path)
+            check_file(self._path)
             self._writer = self._connect()
             if self._writer.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
                 raise StorageError(f"{self._path}: the file system does not support SQLite's WAL")
@@ -132,7 +111,7 @@ class SqliteStore(Store):
         if self._path.stat().st_size <= FULL_CHECK_BYTES:
             result = self._writer.execute("PRAGMA quick_check(1)").fetchone()[0]
             if result != "ok":
-                raise StorageError(f"{self._path} is damaged ({result}): {_WAY_OUT}")
+                raise StorageError(f"{self._path} is damaged ({result}): {WAY_OUT}")
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -142,7 +121,7 @@ class SqliteStore(Store):
         except sqlite3.Error as error:
             raise self._translated(error) from error
         except RefusedError as error:
-            raise StorageError(f"{self._path}: stored value: {error}: {_WAY_OUT}") from error
+            raise StorageError(f"{self._path}: stored value: {error}: {WAY_OUT}") from error
         except OSError as error:
             raise StorageError(f"{self._path}: {error}: check the folder and its owner") from error
 
@@ -151,7 +130,7 @@ class SqliteStore(Store):
         if "FULL" in name or "is full" in str(error):
             way_out = "make room on the disk"
         else:
-            way_out = f"check the disk and the file's owner; if it is damaged, {_WAY_OUT}"
+            way_out = f"check the disk and the file's owner; if it is damaged, {WAY_OUT}"
         return StorageError(f"{self._path}: {error} ({name}): {way_out}")
 
     def _refuse_unusable(self) -> None:
@@ -181,7 +160,7 @@ class SqliteStore(Store):
             return None
         row = self._one("SELECT genesis_hash FROM chain")
         if row is None:
-            raise StorageError(f"{self._path} does not say which chain it holds: {_WAY_OUT}")
+            raise StorageError(f"{self._path} does not say which chain it holds: {WAY_OUT}")
         return bytes(row[0])
 
     def initialise(self, genesis_hash: bytes, chain_id: str, state: Sequence[StateEntry]) -> None:
@@ -260,7 +239,7 @@ class SqliteStore(Store):
         data, checksum = row
         # SQLite does not notice damage inside a value, and peers would take us for a liar.
         if crc32(data) != checksum:
-            raise StorageError(f"{self._path}: block {height} is damaged: {_WAY_OUT}")
+            raise StorageError(f"{self._path}: block {height} is damaged: {WAY_OUT}")
         return bytes(data)
 
     def encoded_blocks(self, from_height: int, limit: int, max_bytes: int) -> tuple[bytes, ...]:
@@ -367,9 +346,9 @@ class SqliteStore(Store):
 
         After a crash there is the old one or the new one. What reads meanwhile waits.
         """
-        self._pins.abandon()
         with self._checkpoint_lock, self._write_lock, self._reporting():
             self._refuse_unusable()
+            self._pins.abandon()
             self._checkpointer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             with self._read_lock:
                 # The last one to close moves the log into the database and deletes it. A log that
@@ -401,36 +380,3 @@ class SqliteStore(Store):
     def _close_connections(self) -> None:
         while self._connections:
             self._connections.pop().close()
-
-
-def write_state(connection: sqlite3.Connection, state: Sequence[StateEntry]) -> None:
-    connection.executemany(
-        "INSERT INTO state (bucket, key, value, leaf) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (bucket, key) DO UPDATE SET value = excluded.value, leaf = excluded.leaf",
-        sorted(state),
-    )
-
-
-def _check_header(path: Path) -> None:
-    """Refuse a file that is not ours before SQLite touches it.
-
-    SQLite would take an empty file for a new database, and change an alien one's journal mode.
-    """
-    if not path.is_file():
-        raise StorageError(f"{path} is no regular file: choose another data folder")
-    with path.open("rb") as file:
-        header = file.read(_FILE_HEADER_BYTES)
-    if len(header) < _FILE_HEADER_BYTES or not header.startswith(b"SQLite format 3\x00"):
-        found = "another kind of file" if header.strip(b"\x00") else "empty or zeroed"
-        raise StorageError(f"{path} is no database but {found}: {_WAY_OUT}")
-    version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
-    if application != APPLICATION_ID:
-        raise StorageError(
-            f"{path} is a SQLite database of another application (application_id = "
-            f"{application:#x}, expected {APPLICATION_ID:#x}): choose another data folder"
-        )
-    if version != SCHEMA_VERSION:
-        raise StorageError(
-            f"{path} has schema version {version}, this release knows {SCHEMA_VERSION}: run the "
-            "release that wrote it, or a newer one"
-        )
