@@ -36,7 +36,8 @@ options:
     description:
       - File of the private key that signs, PKCS#8 PEM, mode 0600. If there is none it is made,
         once; it is never replaced. Keep a copy where the copies of your other keys are.
-      - Another key here signs what was gathered again, and changes nothing else.
+      - Another key here signs what was gathered again, and changes nothing else. Runs at the same
+        time with keys of their own need folders (O(destination)) of their own.
     type: path
   carried:
     description:

@@ -16,6 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ROOT / ".holdfast" / "collections"
 BIN = Path(sys.executable).parent
+# Making one takes half a minute, and several on a machine that does other things.
+pytestmark = pytest.mark.timeout(600)
 NO_INDEX = {"PIP_NO_INDEX": "1", "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_FIND_LINKS": ""}
 
 

@@ -66,10 +66,11 @@ class EvidenceLog:
 
 
 def evidence_view(evidence: Evidence, validators: ValidatorSet) -> EvidenceView:
-    """What the API shows of it."""
+    """What the API shows of it; `validators` are those of its height, as far as is known."""
+    index = evidence.validator
     return EvidenceView(
-        validator=validators[evidence.validator].name,
-        index=evidence.validator,
+        validator=validators[index].name if index < len(validators) else f"validator {index}",
+        index=index,
         kind=evidence.kind,
         height=evidence.height,
         view=evidence.view,

@@ -198,8 +198,10 @@ class Node:
                 genesis=self.ledger.genesis.hash.hex(),
             )
 
-    def _accused(self, evidence: Evidence) -> bytes:
-        return self.ledger.validators_at(evidence.height)[evidence.validator].public_key
+    def _accused(self, evidence: Evidence) -> bytes | int:
+        validators, index = self.ledger.validators_at(evidence.height), evidence.validator
+        # The evidence may be of heights that this store has lost, and of sets it does not know.
+        return validators[index].public_key if index < len(validators) else index
 
     async def _checkpoint(self) -> None:
         """Keep the write-ahead log short, off the commit path."""

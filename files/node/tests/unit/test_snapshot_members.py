@@ -30,10 +30,12 @@ from holdfast_node.config import Snapshots as SnapshotSettings
 from holdfast_node.doctor import examine
 from holdfast_node.errors import RefusedError
 from holdfast_node.ledger.ledger import Ledger
+from holdfast_node.rejoin import Rejoin
 from holdfast_node.snapshot.assembly import CANDIDATE, Assembly
 from holdfast_node.snapshot.folder import Kept, SnapshotFolder
 from holdfast_node.snapshot.manifest import Manifest
 from holdfast_node.snapshots import Snapshots
+from holdfast_node.vote_log import VoteLog
 
 FOUR = dict(enumerate(KEYS[:4]))
 THREE = dict(enumerate(KEYS[:3]))
@@ -193,6 +195,36 @@ async def test_a_validator_far_behind_goes_on_from_a_snapshot(tmp_path: Path) ->
         assert node.ledger.next_nonce(account_of(BOB.public_key)) == 1
         node.close()
     source.store.close()
+
+
+@pytest.mark.anyio
+async def test_a_mark_that_is_final_below_the_snapshot_counts(tmp_path: Path) -> None:
+    """It is in the state; one that is not there leaves the doubt."""
+    votes = VoteLog(tmp_path)
+    votes.doubt("for this test")
+    marked = False
+
+    async def mark() -> bytes:
+        return b"m" * 32
+
+    rejoin = Rejoin(
+        votes,
+        make=lambda *_: pytest.fail("no vote is safe"),
+        is_member=lambda _height: True,
+        mark=mark,
+        is_marked=lambda: marked,
+    )
+    marked = True
+    await rejoin.installed(5)  # nothing was handed in yet
+    assert votes.standing.doubt is not None
+    assert await rejoin.replica(5, 0, newest=True, now=1.0) is None
+    marked = False
+    await rejoin.installed(7)
+    assert votes.standing.doubt is not None
+    marked = True
+    await rejoin.installed(9)
+    assert (votes.standing.doubt, votes.standing.floor) == (None, 9)
+    votes.close()
 
 
 async def never(_assembly: Assembly) -> None:

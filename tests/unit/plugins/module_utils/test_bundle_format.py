@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
+import ansible_collections
 import pytest
 from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format, bundle_seal
 from ansible_collections.holdfast.chain.plugins.module_utils.bundle_format import (
@@ -170,3 +173,25 @@ def test_the_signature_of_another_archive_is_wrong(tmp_path):
     path = archive(tmp_path, pack(ABOUT, FILES))
     with pytest.raises(bundle_seal.SealError, match="wrong signature"):
         bundle_format.unpack(path, None, seal, [ONE.public_key])
+
+
+def test_a_host_verifies_with_the_standard_library_alone(tmp_path):
+    """In a Python that does not even look for other packages."""
+    path = archive(tmp_path, pack(ABOUT, FILES))
+    sign(path)
+    program = (
+        "from pathlib import Path\n"
+        "from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format as f\n"
+        "from ansible_collections.holdfast.chain.plugins.module_utils import bundle_seal\n"
+        f"path = Path({str(path)!r})\n"
+        f"print(f.unpack(path, None, bundle_seal.read(path), [{ONE.public_key!r}])['release'])\n"
+    )
+    root = str(Path(next(iter(ansible_collections.__path__))).parent)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env={"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == (ABOUT["release"], "")
