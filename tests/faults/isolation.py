@@ -21,7 +21,8 @@ mount -t tmpfs tmpfs /run
 ip link add bridge0 type bridge
 ip netns add one
 ip link add one type veth peer name eth0 netns one
-nsenter --net=/run/netns/one nft 'table inet t { chain c { type filter hook input priority 0; } }'
+nsenter --net=/run/netns/one nft add table inet t
+nsenter --net=/run/netns/one nft 'add chain inet t c { type filter hook input priority 0; }'
 """
 
 
@@ -31,17 +32,24 @@ def command() -> list[str]:
     unshare += ["--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
     if os.geteuid() != 0:
         unshare += ["--user", "--map-root-user"]
-    return [*unshare, "env", f"{MARK}=1"]
+    return [*unshare, "env", f"PATH={_path()}", f"{MARK}=1"]
+
+
+def _path() -> str:
+    """With the folders of `ip` and `nft`, which users do not have on it everywhere."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 def unavailable() -> str:
     """Why isolation cannot be had here; empty if it can."""
-    missing = {package for name, package in PROGRAMS.items() if shutil.which(name) is None}
+    missing = {
+        package for name, package in PROGRAMS.items() if shutil.which(name, path=_path()) is None
+    }
     if missing:
         return f"missing: {', '.join(sorted(missing))} (apt-get install them)"
     probe = [*command(), "sh", "-c", _PROBE]
     done = subprocess.run(probe, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
-    said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
     return f"no namespaces with bridge, veth and nftables: {said}"
