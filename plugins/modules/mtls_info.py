@@ -40,6 +40,14 @@ options:
   port:
     description: Port of the listener. Without it, none is asked.
     type: int
+  also:
+    description:
+      - Further ports of the same service, which are to serve the same.
+      - RV(served) is then of the first port that does not serve what is on disk, or else of
+        O(port).
+    type: list
+    elements: int
+    default: []
   server_name:
     description:
       - Name to ask the listener for (SNI). Default is O(host), unless that is an address. Empty for
@@ -205,7 +213,8 @@ served:
       description: SPIFFE id; null if it has none.
       type: str
 same:
-  description: Whether the certificate served is the one on disk; null if one of them is not known.
+  description:
+    - Whether the certificate served, on every port, is the one on disk; null if one is not known.
   returned: success
   type: bool
 """
@@ -256,7 +265,7 @@ def disk_facts(identity: Identity, published: Published) -> dict[str, Any]:
     }
 
 
-def listener_from(params: dict[str, Any], identity: Identity | None) -> Listener:
+def listener_from(params: dict[str, Any], port: int, identity: Identity | None) -> Listener:
     """Where to look, judged with the roots of the identity and presenting it."""
     current = identity.current if identity else None
     chain_and_key = None
@@ -264,7 +273,7 @@ def listener_from(params: dict[str, Any], identity: Identity | None) -> Listener
         chain_and_key = (current.path / CHAIN, current.path / KEY)
     return Listener(
         params["host"],
-        params["port"],
+        port,
         params["server_name"],
         current.path / CA if current else None,
         chain_and_key,
@@ -273,16 +282,21 @@ def listener_from(params: dict[str, Any], identity: Identity | None) -> Listener
 
 
 def look(params: dict[str, Any]) -> dict[str, Any]:
-    """Both sides once, and whether they agree."""
+    """Both sides once, and whether they agree; with several ports, the first that does not."""
     identity = on_disk = crl = served = same = None
     if params["directory"] is not None:
         directory = Path(params["directory"])
         identity, published = read_identity(directory), read_published(directory)
         on_disk, crl = disk_facts(identity, published), published.facts(now())
-    if params["port"] is not None:
-        served = probe(listener_from(params, identity)).facts(now())
-    if on_disk and served and "sha256" in on_disk and "sha256" in served:
-        same = on_disk["sha256"] == served["sha256"]
+    ports = [] if params["port"] is None else [params["port"], *params["also"]]
+    seen = [probe(listener_from(params, port, identity)).facts(now()) for port in ports]
+    if on_disk and "sha256" in on_disk:
+        wrong = [one for one in seen if one.get("sha256") != on_disk["sha256"]]
+        served = next(iter([*wrong, *seen]), None)
+        if served and "sha256" in served:
+            same = not wrong
+    elif seen:
+        served = seen[0]
     return {"changed": False, "on_disk": on_disk, "crl": crl, "served": served, "same": same}
 
 
@@ -295,8 +309,9 @@ def wait_for_it(params: dict[str, Any]) -> dict[str, Any]:
             return found
         if time.monotonic() >= deadline:
             served, on_disk = found["served"], found["on_disk"]
+            ports = ", ".join(map(str, [params["port"], *params["also"]]))
             text = (
-                f"{params['host']} port {params['port']}: after {params['wait']:g} s it does not "
+                f"{params['host']} port {ports}: after {params['wait']:g} s it does not "
                 f"serve what is on disk: on disk is {on_disk.get('serial', on_disk['fault'])}, "
                 f"served is {served.get('serial', served['fault'])}: was the service reloaded?"
             )
@@ -311,6 +326,7 @@ def main() -> None:
             "directory": {"type": "path"},
             "host": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int"},
+            "also": {"type": "list", "elements": "int", "default": []},
             "server_name": {"type": "str"},
             "client": {"type": "bool", "default": True},
             "timeout": {"type": "float", "default": 5},
@@ -324,6 +340,8 @@ def main() -> None:
             msg=missing_required_lib("cryptography >= 3.4"), exception=CRYPTOGRAPHY_ERROR
         )
     params = module.params
+    if params["also"] and params["port"] is None:
+        module.fail_json(msg=f"also: {params['also']}: expected port as well, the first of them")
     if params["wait"] and None in (params["directory"], params["port"]):
         module.fail_json(msg="wait: needs directory and port: there is nothing to compare")
     try:

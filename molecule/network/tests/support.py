@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
+import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -16,9 +21,15 @@ import testinfra
 from lab import hosts
 from lab.shell import ROOT, STATE, capture, environment
 
-LAB = "network"
+LAB = os.environ.get("HOLDFAST_LAB", "network")  # a benchmark looks at another one
 PLACE = STATE / LAB  # lab_state of the inventory: account key, authority
 KEY = PLACE / "account.key"
+# What the scenario's molecule.yml gives every playbook.
+VARIABLES = {
+    "lab_name": LAB,
+    "node_bundle_directory": "{{ lab_state }}/bundles",
+    "node_textfile_directory": "/run/node-exporter",
+}
 T = TypeVar("T")
 
 
@@ -156,6 +167,31 @@ class Network:
         return json.loads(capture(["holdfast-node", *words, "--wait", "--timeout", "60"]))
 
 
+def served(node: Node, port: int = 30303) -> str:
+    """SHA-256 of the certificate that the node's listener serves."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # which one it is, is the question
+    plain = socket.create_connection((node.address, port), timeout=10)
+    with context.wrap_socket(plain) as connection:
+        certificate = connection.getpeercert(binary_form=True)
+    assert certificate is not None
+    return hashlib.sha256(certificate).hexdigest()
+
+
+def on_disk(node: Node) -> str:
+    """SHA-256 of the certificate in the node's identity."""
+    pem = node.host.check_output(f"cat /etc/holdfast/{node.name}/tls/current/certificate.pem")
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+
+
+def roots(node: Node) -> list[str]:
+    """SHA-256 of each root that the node trusts."""
+    text = node.host.check_output(f"cat /etc/holdfast/{node.name}/tls/current/ca.pem")
+    found = re.findall(r"-----BEGIN.+?END CERTIFICATE-----", text, re.DOTALL)
+    return [hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest() for pem in found]
+
+
 def account() -> str:
     """Address of the scenario's account."""
     return str(json.loads(capture(["holdfast-node", "keys", "show", str(KEY)]))["address"])
@@ -164,8 +200,7 @@ def account() -> str:
 def ansible(playbook: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a playbook against the scenario's hosts; errors are in its output as well."""
     command = ["ansible-playbook", playbook, "-i", str(ROOT / "inventories" / "demo")]
-    command += ["-e", f"lab_name={LAB}", *words]
-    command += ["-e", json.dumps({"node_bundle_directory": "{{ lab_state }}/bundles"})]
+    command += ["-e", json.dumps(VARIABLES), *words]
     env = environment(ANSIBLE_NOCOLOR="1", COLUMNS="160")
     return subprocess.run(
         command,

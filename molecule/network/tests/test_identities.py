@@ -3,29 +3,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
-import socket
-import ssl
-import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from lab.shell import capture
 from load import Load
-from support import Network, Node, ansible, eventually
+from support import PLACE, Network, Node, ansible, eventually, on_disk, roots, served
 
 PATIENT = pytest.mark.timeout(1800)  # playbooks take minutes on a busy machine
-QUIET_SECONDS = 20
+CLOSED_SECONDS = 5  # three by the node's own measure (test_net_identity.py); machines are busy
 
 
-def play(name: str, **variables: object) -> str:
+def play(name: str, *words: str, **variables: object) -> str:
     """Run one of the playbooks, which has to work; what it says of changes, in the end."""
-    done = ansible(f"holdfast.chain.{name}", "-e", json.dumps(variables))
+    done = ansible(f"holdfast.chain.{name}", *words, "-e", json.dumps(variables))
     assert done.returncode == 0, done.stdout
     return done.stdout.partition("PLAY RECAP")[2]
+
+
+def rotate(*words: str, **variables: object) -> str:
+    """Run a rotation that has to fail; the name of the task that it ended at."""
+    done = ansible("holdfast.chain.rotate_certs", *words, "-e", json.dumps(variables))
+    assert done.returncode != 0, done.stdout
+    return failed_task(done.stdout)
+
+
+def counts(recap: str, key: str) -> dict[str, int]:
+    """How often something (changed, failed) happened on each host."""
+    found = re.findall(rf"^(\w+) .*\b{key}=(\d+)", recap, re.MULTILINE)
+    return {name: int(number) for name, number in found}
 
 
 def failed_task(said: str) -> str:
@@ -33,31 +43,6 @@ def failed_task(said: str) -> str:
     before, fatal, _ = said.partition("\nfatal: [")
     *_, last = re.findall(r"^TASK \[(?:\S+ : )?(.+?)\] \*", before, re.MULTILINE) or [""]
     return str(last) if fatal else ""
-
-
-def served(node: Node, port: int = 30303) -> str:
-    """SHA-256 of the certificate that the node's listener serves."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # which one it is, is the question
-    plain = socket.create_connection((node.address, port), timeout=10)
-    with context.wrap_socket(plain) as connection:
-        certificate = connection.getpeercert(binary_form=True)
-    assert certificate is not None
-    return hashlib.sha256(certificate).hexdigest()
-
-
-def on_disk(node: Node) -> str:
-    """SHA-256 of the certificate in the node's identity."""
-    pem = node.host.check_output(f"cat /etc/holdfast/{node.name}/tls/current/certificate.pem")
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-
-
-def roots(node: Node) -> list[str]:
-    """SHA-256 of each root that the node trusts."""
-    text = node.host.check_output(f"cat /etc/holdfast/{node.name}/tls/current/ca.pem")
-    found = re.findall(r"-----BEGIN.+?END CERTIFICATE-----", text, re.DOTALL)
-    return [hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest() for pem in found]
 
 
 def processes(network: Network) -> dict[str, str]:
@@ -75,6 +60,23 @@ def lost_connections(network: Network, since: float) -> list[str]:
     return lines
 
 
+def in_use(network: Network) -> dict[str, tuple[str, list[str]]]:
+    """Certificate on disk and roots of each node."""
+    return {node.name: (on_disk(node), roots(node)) for node in network}
+
+
+def seconds_to_close(node: Node, name: str, since: float) -> float:
+    """Seconds from the arrival of a revocation list to the end of the session with that peer."""
+    arrived = float(node.host.check_output(f"stat -c %.Y /etc/holdfast/{node.name}/tls/crl.pem"))
+    command = f"journalctl -u {node.unit} -o cat --no-pager --since @{int(since)}"
+    for line in node.host.check_output(command).splitlines():
+        said = json.loads(line) if line.startswith("{") else {}
+        if said.get("event") == "peer_disconnected" and said["peer"] == name:
+            assert "is revoked" in said["error"]
+            return datetime.fromisoformat(said["time"]).timestamp() - arrived
+    raise AssertionError(f"{node.name} does not say that its session with {name} ended")
+
+
 def revoked_on(node: Node, name: str) -> bool:
     """Whether the node has no session with that peer."""
     (peer,) = [peer for peer in node.status()["peers"] if peer["name"] == name]
@@ -86,50 +88,61 @@ def test_rotation_is_not_noticed(network: Network, capsys: pytest.CaptureFixture
     """New certificates everywhere, no restart, no connection lost, no transaction lost."""
     before = {node.name: served(node) for node in network}
     running = processes(network)
-    with Load(network["v1"]) as quiet:
-        time.sleep(QUIET_SECONDS)  # what is measured is this time without a rotation
     with Load(network["v1"]) as load:
         play("rotate_certs", rotate_force=True)
     for node in network:
         assert served(node) == served(node, 30304) == on_disk(node) != before[node.name]
     assert processes(network) == running
     assert lost_connections(network, load.began) == []
-    quiet.check(network)
     load.check(network)
     with capsys.disabled():
-        print(f"\nwithout rotation: {quiet}\nduring rotation:  {load}")
-        print(f"longest gap, to that without: {load.longest_gap() / quiet.longest_gap():.2f}")
+        print(f"\nduring rotation: {load}")
 
 
 @PATIENT
 def test_rotation_waits_for_validators_that_are_out_of_step(network: Network) -> None:
     """With one validator away no other is touched."""
-    before = {node.name: on_disk(node) for node in network}
+    before = in_use(network)
     network["v4"].systemctl("stop")
     try:
         rest = network.others("v4")
         eventually(lambda: all(revoked_on(node, "v4") for node in rest), 30, "v4 is gone")
-        tried = ansible("holdfast.chain.rotate_certs", "-e", json.dumps({"rotate_force": True}))
-        assert tried.returncode != 0
-        assert failed_task(tried.stdout) == "Wait until every other validator is there"
-        assert {node.name: on_disk(node) for node in network} == before
+        ended_at = rotate("--limit", "o1,v1", rotate_force=True)
+        assert ended_at == "Wait until every other validator is there"
+        assert in_use(network) == before
     finally:
         network["v4"].start()
 
 
 @PATIENT
+def test_rotation_stops_in_the_middle(network: Network) -> None:
+    """A validator that does not take its certificate is the last one that is touched."""
+    broken = network["v2"]
+    before, running = in_use(network), processes(network)
+    folder = f"/run/systemd/system/{broken.unit}.d"
+    lines = r"[Service]\nExecReload=\nExecReload=/bin/false\n"
+    broken.host.check_output(f"mkdir -p {folder} && printf '{lines}' >{folder}/broken.conf")
+    broken.host.check_output("systemctl daemon-reload")
+    try:
+        ended_at = rotate(rotate_force=True)
+    finally:
+        broken.host.check_output(f"rm -r {folder} && systemctl daemon-reload")
+    assert ended_at == "Have the node read its identity again"
+    after = in_use(network)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"o1", "v1", broken.name}  # in this order
+    # The node finds what is new by itself; nobody's restart, and all are in step (the fixture).
+    eventually(lambda: served(broken) == on_disk(broken), 30, "it takes what was installed")
+    assert processes(network) == running
+
+
+@PATIENT
 def test_no_other_authority_is_rolled_out(network: Network, tmp_path: Path) -> None:
     """Neither one that is not there, nor one that the hosts do not trust."""
-    before = {node.name: (on_disk(node), roots(node)) for node in network}
+    before = in_use(network)
     folder, passphrase = tmp_path / "ca", secrets.token_hex(16)
-
-    def tried() -> str:
-        words = {"pki_ca_directory": str(folder), "pki_ca_passphrase": passphrase}
-        done = ansible("holdfast.chain.rotate_certs", "-e", json.dumps(words))
-        assert done.returncode != 0
-        return failed_task(done.stdout)
-
-    assert tried() == "Refuse to go on without it"
+    words = {"pki_ca_directory": str(folder), "pki_ca_passphrase": passphrase}
+    assert rotate("--limit", "o1", **words) == "Refuse to go on without it"
     assert not folder.exists()
     made = {
         "directory": str(folder),
@@ -138,18 +151,25 @@ def test_no_other_authority_is_rolled_out(network: Network, tmp_path: Path) -> N
         "passphrase": passphrase,
     }
     capture(["ansible", "localhost", "-m", "holdfast.chain.mtls_ca", "-a", json.dumps(made)])
-    assert tried() == "Refuse an authority that the host does not trust"
-    assert {node.name: (on_disk(node), roots(node)) for node in network} == before
+    ended_at = rotate("--limit", "o1", **words)
+    assert ended_at == "Refuse an authority that the host does not trust"
+    assert in_use(network) == before
 
 
 @PATIENT
 def test_rollover_of_the_authority_is_not_noticed(network: Network) -> None:
     """Another root behind every certificate, the old one trusted nowhere; nothing lost.
 
-    It goes on where it was stopped, and once it is over another run changes nothing.
+    A rehearsal changes nothing. It goes on where it was stopped, and once it is over another run
+    changes nothing.
     """
     ((old,),) = {tuple(roots(node)) for node in network}
-    running = processes(network)
+    before, running = in_use(network), processes(network)
+    authority = sorted(path.name for path in (PLACE / "ca").iterdir())
+    recap = play("rotate_ca", "--check", rotate_ca_replaces=old)
+    assert sum(counts(recap, "changed").values()) == 1  # a second authority would be made
+    assert in_use(network) == before
+    assert sorted(path.name for path in (PLACE / "ca").iterdir()) == authority
     with Load(network["v1"]) as load:
         play("rotate_ca", rotate_ca_replaces=old, rotate_ca_to="trust_both")
         assert {len(roots(node)) for node in network} == {2}
@@ -163,25 +183,39 @@ def test_rollover_of_the_authority_is_not_noticed(network: Network) -> None:
     load.check(network)
     reloads = [node.metric("identity_reloads_total") for node in network]
     recap = play("rotate_ca", rotate_ca_replaces=old)
-    assert recap.count("changed=0") == recap.count("changed=") > 0, recap
+    assert set(counts(recap, "changed").values()) == {0}, recap
     assert [node.metric("identity_reloads_total") for node in network] == reloads
 
 
 @PATIENT
-def test_revoked_identity_is_out_until_it_has_a_new_one(network: Network) -> None:
-    """Its sessions end everywhere, the rest goes on, and a new key lets it in again."""
+def test_revoked_identity_is_out_until_it_is_let_in_again(network: Network) -> None:
+    """Its sessions end everywhere within seconds, the rest goes on and can be changed.
+
+    site.yml refuses it by its name and serves the others. Let in again, with a new key, it is back.
+    """
     rest = network.others("v4")
     with Load(network["v1"]) as load:
-        play("revoke", revoke_name="v4", revoke_reason="key_compromise")
+        play("revoke", revoke_name="v4")
         assert all(revoked_on(node, "v4") for node in rest)
-        refused = network["v1"].metric('p2p_refused_connections_total{reason="revoked"}')
-        assert refused > 0
-        sent = network["v2"].status()["height"]
-        eventually(lambda: network["v2"].status()["height"] > sent, 30, "the rest goes on")
+        took = {node.name: seconds_to_close(node, "v4", load.began) for node in rest}
+        assert max(took.values()) < CLOSED_SECONDS, took
+        assert network["v1"].metric('p2p_refused_connections_total{reason="revoked"}') > 0
+        height = network["v2"].status()["height"]
+        eventually(lambda: network["v2"].status()["height"] > height, 30, "the rest goes on")
         assert not network["v4"].is_ready()
-    done = ansible(
-        "holdfast.chain.rotate_certs", "-e", json.dumps({"rotate_force": True}), "--limit", "v4"
-    )
-    assert done.returncode == 0, done.stdout
+        before = in_use(network)
+        # What it puts right last of all shows that it got to its end on the others.
+        network["o1"].host.check_output("systemctl disable --now holdfast-identity@o1.timer")
+        done = ansible("holdfast.chain.site")
+        assert done.returncode != 0
+        assert failed_task(done.stdout) == "Refuse an identity to a name that was revoked"
+        assert "pki_name = v4: was revoked" in done.stdout
+        failed = counts(done.stdout.partition("PLAY RECAP")[2], "failed")
+        assert {name for name, number in failed.items() if number} == {"v4"}
+        assert network["o1"].host.service("holdfast-identity@o1.timer").is_running
+        assert in_use(network) == before
+    play("revoke", revoke_name="v4", revoke_readmit=True)
+    play("rotate_certs", "--limit", "v4", rotate_force=True)
     network.settle()
     load.check(network)
+    assert before["v4"] != in_use(network)["v4"]

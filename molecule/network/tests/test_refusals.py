@@ -7,7 +7,6 @@ import json
 import secrets
 import socket
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
@@ -21,47 +20,26 @@ SCENARIO = ROOT / "molecule" / LAB
 PATIENT = pytest.mark.timeout(600)  # a deployment takes minutes on a busy machine
 
 
-@dataclass(frozen=True)
-class Authority:
-    """Who certifies: its folder and what opens its key."""
-
-    folder: Path
-    passphrase: str
-
-    def certify(self, name: str, place: Path) -> Path:
-        """Make an identity of that node's name, with the collection itself; its folder."""
-        variables = place / "variables.json"
-        variables.touch(mode=0o600)
-        content = {
-            "pki_name": name,
-            "pki_dns": [name],
-            "pki_spiffe_id": f"spiffe://{DOMAIN}/chain/demo/node/{name}",
-            "pki_trust_domain": DOMAIN,
-            "pki_directory": str(place / "tls"),
-            "pki_ca_directory": str(self.folder),
-            "pki_ca_passphrase": self.passphrase,
-        }
-        variables.write_text(json.dumps(content))
-        made = ansible(str(SCENARIO / "identity.yml"), "-e", f"@{variables}")
-        assert made.returncode == 0, made.stdout
-        return place / "tls" / "current"
-
-
 @pytest.fixture(scope="module")
-def ours() -> Authority:
-    """The network's own authority."""
-    return Authority(PLACE / "ca", (PLACE / "ca-passphrase").read_text().split()[0])
-
-
-@pytest.fixture(scope="module")
-def identities(ours: Authority, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def identities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A second identity of a member, one of no member, and one of a member's name by others."""
-    others = Authority(tmp_path_factory.mktemp("others") / "ca", secrets.token_hex(16))
-    return {
-        "member": ours.certify("o1", tmp_path_factory.mktemp("member")),
-        "no member": ours.certify("v9", tmp_path_factory.mktemp("no-member")),
-        "impostor": others.certify("o1", tmp_path_factory.mktemp("impostor")),
+    place = tmp_path_factory.mktemp("identities")
+    ours = {
+        "folder": str(PLACE / "ca"),
+        "passphrase": (PLACE / "ca-passphrase").read_text().split()[0],
     }
+    others = {"folder": str(place / "others"), "passphrase": secrets.token_hex(16)}
+    wanted = {"member": ("o1", ours), "no member": ("v9", ours), "impostor": ("o1", others)}
+    variables = place / "variables.json"
+    variables.touch(mode=0o600)
+    listed = [
+        {"name": name, "directory": str(place / who), "authority": authority}
+        for who, (name, authority) in wanted.items()
+    ]
+    variables.write_text(json.dumps({"pki_trust_domain": DOMAIN, "identities": listed}))
+    made = ansible(str(SCENARIO / "identity.yml"), "-e", f"@{variables}")
+    assert made.returncode == 0, made.stdout
+    return {who: place / who / "current" for who in wanted}
 
 
 def knock(node: Node, port: int, identity: Path) -> bytes:

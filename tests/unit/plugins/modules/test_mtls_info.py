@@ -181,6 +181,31 @@ def test_waiting_ends_when_the_service_has_reloaded(
     assert len(looks) == 3
 
 
+def test_every_port_has_to_serve_it(host: Any, service: Service, look: Callable[..., Any]) -> None:
+    """The one that does not is told, whichever it is."""
+    host.renew()
+    behind = Service()
+    try:
+        for one in (service, behind):
+            one.reload(host.directory)
+        assert look(port=service.port, also=[behind.port])["same"] is True
+        host.renew(force=True)
+        service.reload(host.directory)
+        for first, second in ((service, behind), (behind, service)):
+            found = look(port=first.port, also=[second.port])
+            assert found["same"] is False
+            assert found["served"]["sha256"] != found["on_disk"]["sha256"]
+            refused = look(port=first.port, also=[second.port], wait=0.1)
+            assert refused["problems"][0]["reason"] == "not_served"
+            assert f"port {first.port}, {second.port}: " in refused["msg"]
+        behind.reload(host.directory)
+        assert look(port=service.port, also=[behind.port], wait=5)["same"] is True
+    finally:
+        behind.close()
+    assert look(port=service.port, also=[behind.port])["same"] is None
+    assert look(port=None, also=[1]).failed
+
+
 @pytest.mark.parametrize("client", [True, False])
 def test_the_identity_is_shown_to_a_listener_that_asks_for_it(
     host: Any, service: Service, look: Callable[..., Any], client: bool
