@@ -8,12 +8,9 @@ come from block sync only.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from math import inf
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
-import anyio
 import structlog
 from anyio import to_thread
 
@@ -35,20 +32,18 @@ from holdfast_node.consensus import (
     Refused,
     Replica,
     Send,
-    Vote,
 )
 from holdfast_node.consensus.patience import Patience
 from holdfast_node.errors import RefusedError
 from holdfast_node.evidence_log import EvidenceLog
 from holdfast_node.examiner import Examiner
+from holdfast_node.inbox import Adoption, Heavy, Inbox, Item
 from holdfast_node.ledger.ledger import Candidate, Ledger
 from holdfast_node.mempool import Mempool
 from holdfast_node.observe.metrics import Metrics
 from holdfast_node.rejoin import Rejoin
 from holdfast_node.vote_log import VoteLog
 
-INBOX_MESSAGES: Final = 512
-BURST_MESSAGES: Final = 64
 JOURNAL_BYTES: Final = 16 * 2**20
 LATENCY_SAMPLES: Final = 240
 PROPOSALS_TIMED: Final = 16
@@ -77,25 +72,7 @@ class Outside(Protocol):
         """A view failed: others may lack the transactions that this node waits for."""
 
 
-@dataclass(slots=True, eq=False)
-class _Adoption:
-    found: CertifiedBlock | Candidate
-    done: anyio.Event
-    error: RefusedError | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Heavy:
-    """A message that costs memory and time; its sender is not heard before it is `done`."""
-
-    message: Message
-    done: anyio.Event = field(default_factory=anyio.Event)
-
-
-_Item: TypeAlias = Message | _Heavy | _Adoption | None
-
-
-class Driver:
+class Driver(Inbox):
     """`clock` is monotonic, in seconds; an observer has no `replica`, `votes` and `evidence`.
 
     With `rejoin` there is no replica until it says that a vote is safe; until then the node follows
@@ -116,6 +93,7 @@ class Driver:
         evidence: EvidenceLog | None = None,
         rejoin: Rejoin | None = None,
     ) -> None:
+        super().__init__()
         self.ledger = ledger
         self.mempool = mempool
         self.replica = replica
@@ -129,57 +107,10 @@ class Driver:
         self._metrics = metrics
         self._clock = clock
         self._started = clock()
-        self._inbox, self._queue = anyio.create_memory_object_stream[_Item](INBOX_MESSAGES)
-        self._awake = False
         self._proposal_seen: OrderedDict[bytes, float] = OrderedDict()
         self._step_began = self._started
         self._examiner = Examiner(ledger, metrics, clock, self._note_proposal)
         self._patience = Patience(PATIENCE_VIEWS * settings.view_timeout_ms / 1000)
-
-    # From other tasks.
-
-    async def receive(self, message: Message) -> None:
-        """Take a message from a peer (back-pressure: its next one is read after this returns).
-
-        Waits while too many are queued. What is more than a vote is waited for until it was
-        handled, so that each peer has at most one such message here, however many it sends.
-        """
-        if isinstance(message, Vote):
-            await self._put(message)
-            return
-        heavy = _Heavy(message)
-        if await self._put(heavy):
-            await heavy.done.wait()
-
-    async def adopt(self, found: CertifiedBlock | Candidate) -> None:
-        """Commit a block, or go on from a snapshot, that was fetched and checked.
-
-        Returns when it is durable, or was already. Raises `RefusedError` if it does not fit.
-        """
-        adoption = _Adoption(found, anyio.Event())
-        if await self._put(adoption):
-            await adoption.done.wait()
-        if adoption.error is not None:
-            raise adoption.error
-
-    async def _put(self, item: _Item) -> bool:
-        """Queue it; False if the driver has ended, while the tasks of the network still do."""
-        try:
-            await self._inbox.send(item)
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            return False
-        return True
-
-    def wake(self) -> None:
-        """There may be something to propose or to expect."""
-        if not self._awake:
-            try:
-                self._inbox.send_nowait(None)
-                self._awake = True
-            except anyio.WouldBlock:
-                pass  # the inbox is full: the loop is awake anyway
-            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-                pass  # it has ended: there is nobody to wake
 
     # The one task.
 
@@ -193,31 +124,13 @@ class Driver:
         finally:
             self.close()
 
-    def close(self) -> None:
-        """Let go of the queue; nothing is taken afterwards."""
-        with suppress(anyio.WouldBlock, anyio.EndOfStream, anyio.ClosedResourceError):
-            while True:
-                item = self._queue.receive_nowait()
-                if isinstance(item, _Heavy | _Adoption):
-                    item.done.set()
-        self._inbox.close()
-        self._queue.close()
-
     async def _step(self) -> None:
-        burst: list[_Item] = []
-        if self._queue.statistics().current_buffer_used == 0:
-            with anyio.move_on_after(max(0.0, self._next_deadline() - self._clock())):
-                burst.append(await self._queue.receive())
-        while len(burst) < BURST_MESSAGES:
-            try:
-                burst.append(self._queue.receive_nowait())
-            except anyio.WouldBlock:
-                break
+        burst = await self._burst(lambda: max(0.0, self._next_deadline() - self._clock()))
         try:
             await self._take(burst)
         finally:
             for item in burst:
-                if isinstance(item, _Heavy | _Adoption):
+                if isinstance(item, Heavy | Adoption):
                     item.done.set()  # nobody waits for what an error left undone
         if self.replica is None and self.rejoin is not None:
             await self._join(self.rejoin)
@@ -226,17 +139,17 @@ class Driver:
         if self.replica is not None:  # the last block may have ended the membership
             await self._work(self.replica)
 
-    async def _take(self, burst: list[_Item]) -> None:
+    async def _take(self, burst: list[Item]) -> None:
         effects: list[Effect] = []
         for item in burst:
             match item:
                 case None:
                     self._awake = False
-                case _Adoption():
+                case Adoption():
                     await self._carry_out(effects)
                     effects = []
                     await self._adopt(item)
-                case _Heavy():
+                case Heavy():
                     effects += await self._hear(item.message)
                     item.done.set()
                 case _:
@@ -316,7 +229,7 @@ class Driver:
         while len(self._proposal_seen) > PROPOSALS_TIMED:
             self._proposal_seen.popitem(last=False)
 
-    async def _adopt(self, adoption: _Adoption) -> None:
+    async def _adopt(self, adoption: Adoption) -> None:
         try:
             found = adoption.found
             if not isinstance(found, CertifiedBlock):

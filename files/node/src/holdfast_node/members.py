@@ -56,23 +56,21 @@ class Members:
     def joined(self) -> list[PeerSettings]:
         """The validators that joined, or are to, as the network layer knows members."""
         now = {validator.name for validator in self._ledger.last_validators}
-        found = []
+        found = {}
         for activation in self._ledger.membership().activations:
             change = self._ledger.change(activation).proposal.change
             if isinstance(change, ProposeJoin) and change.name in now - {self._name}:
                 host, port = change.address.rsplit(":", 1)
                 sync_host, sync_port = change.sync_address.rsplit(":", 1)
-                found.append(
-                    PeerSettings(
-                        change.name,
-                        "validator",
-                        host.strip("[]"),
-                        int(port),
-                        sync_host.strip("[]"),
-                        int(sync_port),
-                    )
+                found[change.name] = PeerSettings(  # the last time it joined counts
+                    change.name,
+                    "validator",
+                    host.strip("[]"),
+                    int(port),
+                    sync_host.strip("[]"),
+                    int(sync_port),
                 )
-        return found
+        return list(found.values())
 
     def open_proposals(self) -> int:
         return len(self._ledger.membership().open(self._ledger.height + 1))

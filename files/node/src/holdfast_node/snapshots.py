@@ -42,6 +42,7 @@ class Snapshots:
         if settings.fetch_threshold:
             self.sync = SnapshotSync(
                 threshold=settings.fetch_threshold,
+                validators=lambda: ledger.validators_at(ledger.height + 1),
                 begin=lambda encoded: Assembly(folder, ledger.genesis, encoded),
                 install=install,
             )

@@ -304,6 +304,21 @@ def lock_not_restored() -> list[Patch]:
     return [wrap(Replica, "_restore", forget)]
 
 
+def other_body() -> list[Patch]:
+    """The header is what was locked; the transactions come from whoever proposes it again."""
+
+    def take(real):
+        def mutated(self, message, now):
+            lock = self._locked
+            if lock is not None and lock.proof.block_hash == message.block.hash:
+                self._locked = structs.replace(lock, block=message.block)
+            return real(self, message, now)
+
+        return mutated
+
+    return [wrap(Replica, "_on_pre_prepare", take)]
+
+
 def compacted_too_far() -> list[Patch]:
     return [(Replica, "records", lambda _self: [])]
 
@@ -419,6 +434,7 @@ MUTATIONS = [
     Mutation("no timeout", no_timeout, replace(STORMY, stopped=frozenset({0}))),
     Mutation("a censor never suspected", endless_patience, byzantine("censor", base=CALM)),
     Mutation("a lock not restored", lock_not_restored, STORMY),
+    Mutation("the body of a locked block taken anew", other_body, byzantine("lie", leader=1)),
     Mutation("a journal shortened too far", compacted_too_far, STORMY),
     Mutation("evidence of what was said twice", hasty_accusation, STORMY),
     Mutation("the block at activation decided by the old set", old_set_at_activation, CHANGING),

@@ -26,6 +26,7 @@ from holdfast_node.consensus import (
 from holdfast_node.consensus.buffers import FUTURE_MESSAGES
 from holdfast_node.consensus.messages import (
     Entered,
+    Locked,
     NewView,
     PreparedProof,
     ViewChange,
@@ -387,3 +388,29 @@ def test_a_validator_alone_goes_on_after_a_restart_in_a_view_change(views: int) 
     effects = again.propose(block(view=views), 0)
     [decided] = [effect for effect in effects if isinstance(effect, Commit)]
     assert [vote.validator for vote in decided.certified.certificate.signatures] == [0]
+
+
+def test_a_locked_block_keeps_the_body_that_was_checked() -> None:
+    """A header that comes again in the next view brings no other transactions with it."""
+
+    def check(proposed: Block) -> None:
+        if not proposed.has_valid_transactions_root():
+            raise RefusedError("bad_block", "transactions")
+
+    node, proposed = replica(2, check=check), block()
+    node.receive(pre_prepare(proposed), 0)
+    effects = node.receive(vote("prepare", 1, proposed), 0)
+    assert [type(record) for record in records(effects)] == [Locked]
+    effects = node.receive(view_change(1, 1, proposed), 1)
+    effects += node.receive(view_change(3, 1, proposed), 1)
+    own = next(message for message in sent(effects) if isinstance(message, ViewChange))
+    changes = [view_change(1, 1, proposed), own, view_change(3, 1, proposed)]
+    node.receive(new_view(1, changes), 1)
+    effects = node.receive(pre_prepare(Block(proposed.header, (b"other",)), 1), 1)
+    for kind in ("prepare", "commit"):
+        for other in (0, 3):
+            effects += node.receive(vote(kind, other, proposed, 1), 1)
+    locks = [record for record in records(effects) if isinstance(record, Locked)]
+    commits = [effect for effect in effects if isinstance(effect, Commit)]
+    assert [lock.block for lock in locks] == [proposed]
+    assert [commit.certified.block for commit in commits] == [proposed]

@@ -99,6 +99,28 @@ def test_view_history_and_who_joined(ledger) -> None:
     assert change.validators == ["v0", "v1", "v2", "v3", "v4"]
 
 
+def agree(ledger, number: int, action) -> None:
+    """A change is proposed, approved by all others and comes into effect."""
+    say(ledger, VALIDATORS[0], action)
+    for key in VALIDATORS[1:]:
+        if ledger.membership().open(ledger.height + 1):
+            say(ledger, key, Approve(number, unprobed=True))
+    for _ in range(ACTIVATION_DISTANCE):
+        commit(ledger)
+
+
+def test_who_joins_again_is_where_it_joined_last(ledger) -> None:
+    """Its first address is history, also after a restart."""
+    members = seen_from(ledger)
+    agree(ledger, 0, JOIN)
+    agree(ledger, 1, ProposeLeave("v4", "moves", b"", below_four=False, until=1000))
+    assert members.joined() == []
+    again = msgspec.structs.replace(JOIN, address="192.0.2.4:30303")
+    agree(ledger, 2, again)
+    (joined,) = members.joined()
+    assert joined.host == "192.0.2.4"
+
+
 def test_a_leave_says_why(ledger) -> None:
     say(ledger, VALIDATORS[0], ProposeLeave("v2", "moved out", b"", below_four=True, until=99))
     view = seen_from(ledger).view()

@@ -26,7 +26,7 @@ from ledger_samples import (
 from holdfast_node.chain.block import VoteSignature, vote_bytes
 from holdfast_node.chain.codec import decode, encode
 from holdfast_node.chain.crypto import PrivateKey, account_of
-from holdfast_node.chain.evidence import Evidence, Statement
+from holdfast_node.chain.evidence import Evidence, Offence, Statement
 from holdfast_node.chain.genesis import GenesisValidator
 from holdfast_node.chain.membership import (
     ACTIVATION_DISTANCE,
@@ -172,6 +172,17 @@ def evidence_against(key: PrivateKey, index: int, height: int) -> Evidence:
     bodies = [vote_bytes("commit", CHAIN_ID, height, 0, bytes([i]) * 32) for i in (1, 2)]
     first, second = (Statement(body, key.sign(body)) for body in bodies)
     return Evidence(index, "commit", height, 0, first, second)
+
+
+@pytest.mark.parametrize("kind", ["commit", "view-change"])
+@pytest.mark.parametrize("depth", [1, 50, 900, 1000, 3000, 30_000])
+def test_nested_evidence_gets_the_same_verdict_everywhere(kind: Offence, depth: int) -> None:
+    """How deep a decoder can follow depends on the machine; the verdict must not."""
+    subject = encode((f"holdfast/{kind}/1", CHAIN_ID, 7, 0))[1:]
+    bodies = [b"\x95" + subject + b"\x91" * depth + end for end in (b"\xc0", b"\xc2")]
+    first, second = (Statement(body, KEYS[4].sign(body)) for body in bodies)
+    proof = encode(Evidence(4, kind, 7, 0, first, second))
+    assert Assembly().refused(0, leave(4, evidence=proof)) == "bad_evidence"
 
 
 def test_evidence_is_verified() -> None:

@@ -88,6 +88,20 @@ async def test_a_peer_is_dialled_until_it_is_there_and_again_after_a_restart(pki
     assert kinds == ["connected", "disconnected", "connected", "disconnected"]
 
 
+async def test_a_member_that_joins_again_is_dialled_where_it_is_now(pki):
+    """The chain names it with its new address; the configured ones stay as they are."""
+    async with running(settings(pki, "v2", peer("v1"))) as v2:
+        port = v2.port
+        with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+            gone = elsewhere.getsockname()[1]
+        async with running(settings(pki, "v1")) as v1:
+            v1.network.learn(peer("v2", gone))
+            await until(lambda: v1.status("v2").last_error)
+            v1.network.learn(peer("v2", port))
+            await until(lambda: v1.connected("v2") and v2.connected("v1"))
+            assert [status.name for status in v1.network.peers()] == ["v2"]
+
+
 async def test_observers_dial_validators_and_not_each_other(pki):
     one = settings(pki, "v9", peer("o1", role="observer"), peer("o2", role="observer"))
     async with running(one) as v9:

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Catching up by snapshot over real connections: quick, from several peers, and from no liar."""
 
+import math
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import anyio
 import pytest
 from ledger_samples import ALICE, GENESIS, commit, open_ledger, transaction
+from msgspec.structs import replace as replace_struct
 from net_support import FAST, Pki, peer, settings, until
 
 from holdfast_node.chain.block import CertifiedBlock
+from holdfast_node.chain.codec import decode, encode
 from holdfast_node.chain.transaction import Put
 from holdfast_node.errors import StorageError
 from holdfast_node.net.session import Terms, dial
 from holdfast_node.net.snapshot_sync import SnapshotSync
+from holdfast_node.net.sources import Sources
 from holdfast_node.net.sync import BlockSync, SyncServer
 from holdfast_node.net.wire import (
     Blocks,
@@ -21,12 +25,14 @@ from holdfast_node.net.wire import (
     GetManifest,
     GetPage,
     GetSnapshots,
+    PeerError,
     SnapshotPart,
     Snapshots,
     to_frame,
 )
 from holdfast_node.snapshot.assembly import Assembly
 from holdfast_node.snapshot.folder import SnapshotFolder
+from holdfast_node.snapshot.manifest import MAX_PAGE_BYTES, Manifest
 
 pytestmark = pytest.mark.anyio
 INTERVAL = 20
@@ -71,6 +77,7 @@ class Peer:
         self.folder = folder
         self.blocks = []
         self.pages = []
+        self.manifests = []
         self.first = 1
         self.refused = []
         self.port = 0
@@ -85,6 +92,7 @@ class Peer:
         return self.folder.offers()
 
     def manifest(self, identity):
+        self.manifests.append(identity)
         return self.folder.manifest(identity)
 
     def page(self, identity, chunk, page):
@@ -114,6 +122,44 @@ class OtherManifest(Peer):
 class Boaster(Peer):
     def offers(self):
         return [(10**9, b"x" * 32), *super().offers()]
+
+
+class OldUnderGreatHeight(Peer):
+    def offers(self):
+        return [(10**9, self.folder.offers()[-1][1])]
+
+
+def inflated(encoded):
+    """The same snapshot, but as if each chunk with entries had 64 MiB."""
+    manifest = decode(encoded, Manifest)
+    chunks = [replace_struct(c, pages=c.pages and (MAX_PAGE_BYTES,) * 64) for c in manifest.chunks]
+    return replace_struct(manifest, chunks=tuple(chunks))
+
+
+class Inflater(Peer):
+    """Offers a snapshot with a true header, and sizes that fit on no disk."""
+
+    def offers(self):
+        height, identity = self.folder.offers()[0]
+        return [(height, inflated(self.folder.manifest(identity)).identity)]
+
+    def manifest(self, identity):
+        super().manifest(identity)
+        return encode(inflated(self.folder.manifest(self.folder.offers()[0][1])))
+
+
+class HiddenInflater(Inflater):
+    """The same under the name of the true one."""
+
+    def offers(self):
+        return self.folder.offers()
+
+
+class Old(Peer):
+    """Has the older snapshot only."""
+
+    def offers(self):
+        return self.folder.offers()[-1:]
 
 
 class Forgetful(Peer):
@@ -171,7 +217,12 @@ async def joining(pki, newcomer, hosts, *, threshold=10, timing=FAST):
     mine = replace(mine, chain_id=GENESIS.chain_id, genesis_hash=GENESIS.hash)
     snapshots = None
     if threshold:
-        snapshots = SnapshotSync(threshold=threshold, begin=newcomer.begin, install=newcomer.adopt)
+        snapshots = SnapshotSync(
+            threshold=threshold,
+            validators=lambda: newcomer.ledger.validators_at(newcomer.ledger.height + 1),
+            begin=newcomer.begin,
+            install=newcomer.adopt,
+        )
     sync = BlockSync(
         mine,
         newcomer.ledger.validators_at,
@@ -240,7 +291,9 @@ async def test_snapshots_can_be_declined(pki, tmp_path, origin):
         assert newcomer.installed == 0
 
 
-@pytest.mark.parametrize("liar", [PoisonedPages, PoisonedManifest, OtherManifest])
+@pytest.mark.parametrize(
+    "liar", [PoisonedPages, PoisonedManifest, OtherManifest, OldUnderGreatHeight]
+)
 async def test_a_poisoner_is_dropped_and_another_used(pki, tmp_path, origin, liar):
     kinds = {"v2": liar, "v3": Peer}
     async with network(pki, tmp_path, origin, kinds) as (newcomer, sync, hosts):
@@ -253,7 +306,9 @@ async def test_a_poisoner_is_dropped_and_another_used(pki, tmp_path, origin, lia
         assert hosts["v3"].pages or newcomer.ledger.block(1)
 
 
-@pytest.mark.parametrize("liar", [PoisonedPages, PoisonedManifest, Boaster, Forgetful])
+@pytest.mark.parametrize(
+    "liar", [PoisonedPages, PoisonedManifest, Boaster, OldUnderGreatHeight, Forgetful]
+)
 async def test_one_liar_among_three(pki, tmp_path, origin, liar):
     """Whoever is asked first: the newcomer gets the true state, without the early blocks."""
     kinds = {"v2": liar, "v3": Peer, "v4": Peer}
@@ -281,6 +336,114 @@ async def test_a_peer_that_stalls_is_left(pki, tmp_path, origin):
         await in_step(newcomer, origin)
         assert newcomer.installed == 1
         assert newcomer.faults == [("v2", "timeout")]
+        Staller.stalled.set()
+
+
+@pytest.mark.parametrize("boasters", [("v3",), ("v4", "v5", "v6")])
+async def test_what_more_offer_than_can_be_faulty_comes_first(pki, tmp_path, origin, boasters):
+    """One validator of four, or any number of observers: their greater height is not looked at."""
+    kinds = {"v0": Peer, "v2": Peer, **dict.fromkeys(boasters, Boaster)}
+    async with network(pki, tmp_path, origin, kinds) as (newcomer, sync, hosts):
+        announce(sync, *hosts)
+        await in_step(newcomer, origin)
+        assert newcomer.installed == 1
+        assert newcomer.faults == []
+        assert {i for h in hosts.values() for i in h.manifests} == {origin[1].offers()[0][1]}
+
+
+class _Usage:
+    free = 100 * 2**20
+
+
+async def test_no_room_for_one_offer_is_not_the_end(pki, tmp_path, origin, monkeypatch):
+    """The newest has invented sizes; what another peer has is taken."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: _Usage)
+    kinds = {"v2": Inflater, "v3": Old}
+    async with network(pki, tmp_path, origin, kinds) as (newcomer, sync, hosts):
+        announce(sync, *hosts)
+        await in_step(newcomer, origin)
+        assert newcomer.installed == 1
+        assert hosts["v2"].manifests
+        assert min(start for h in hosts.values() for start in h.blocks) == INTERVAL + 1
+
+
+async def test_no_room_for_one_manifest_is_not_the_end(pki, tmp_path, origin, monkeypatch):
+    """Whoever is asked first answers with another manifest than it offered: it is one of two."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: _Usage)
+    monkeypatch.setattr("random.shuffle", lambda some: some.sort(key=lambda s: s.peer.name))
+    kinds = {"v2": HiddenInflater, "v3": Peer}
+    async with network(pki, tmp_path, origin, kinds) as (newcomer, sync, hosts):
+        announce(sync, *hosts)
+        await in_step(newcomer, origin)
+        assert newcomer.installed == 1
+        assert hosts["v2"].manifests
+        assert min(start for h in hosts.values() for start in h.blocks) == NEWEST + 1
+
+
+class _Chunk:
+    def __init__(self, pages, size):
+        self.pages, self.size, self.added = pages, size, 0
+
+    def add(self, _number, _page):
+        self.added += 1
+
+
+class _Sink:
+    identity = b"i" * 32
+
+    def __init__(self, chunk):
+        self.chunk = lambda _index: chunk
+
+
+@pytest.mark.parametrize(
+    ("shape", "most", "whole"),
+    [
+        ((20, 20), math.inf, False),  # so few bytes must not take that long
+        ((20, 10**12), 0.3, False),  # nobody vouches for that many
+        ((20, 10**12), math.inf, True),
+        ((2, 20), math.inf, True),
+    ],
+)
+async def test_a_chunk_has_its_time(pki, monkeypatch, shape, most, whole):
+    """Each page comes soon enough, a twentieth of a second; all of them may not."""
+    sources = Sources(settings(pki, "v1", peer("v2")), lambda: 0, lambda _name, _reason: None)
+
+    async def ask(_source, request, _type, *, seconds):
+        with anyio.move_on_after(seconds):
+            await anyio.sleep(0.05)
+            return SnapshotPart(b"%d" % request.page)
+        raise PeerError("timeout", "no answer")
+
+    monkeypatch.setattr(sources, "ask", ask)
+    chunk = _Chunk(*shape)
+    snapshots = SnapshotSync(threshold=1, validators=None, begin=None, install=None)
+    fetch = snapshots._chunk(sources, sources.by_name["v2"], _Sink(chunk), 0, most)
+    if whole:
+        await fetch
+        assert chunk.added == chunk.pages
+    else:
+        with pytest.raises(PeerError) as caught:
+            await fetch
+        assert caught.value.reason == "timeout"
+        assert 0 < chunk.added < chunk.pages
+
+
+async def test_less_patience_for_what_nobody_vouches_for(pki, tmp_path, origin, monkeypatch):
+    """An offer of one who is no validator."""
+    monkeypatch.setattr("holdfast_node.net.snapshot_sync._UNBACKED_SECONDS", 0.3)
+
+    class Staller(Peer):
+        stalled = anyio.Event()
+
+        def page(self, identity, chunk, page):
+            anyio.from_thread.run(self.stalled.wait)
+            return b""
+
+    patient = replace(FAST, sync_reply=60.0)
+    kinds = {"v4": Staller}
+    async with network(pki, tmp_path, origin, kinds, timing=patient) as (newcomer, sync, _):
+        announce(sync, "v4")
+        await until(lambda: newcomer.faults == [("v4", "timeout")], 10)
         Staller.stalled.set()
 
 

@@ -14,7 +14,7 @@ import pytest
 from net_support import Pki, until
 
 from holdfast_node.net.keeper import Keeper
-from holdfast_node.node import _signals
+from holdfast_node.process import _signals
 
 CHILD = [sys.executable, "-m", "holdfast_node", "run", "--config"]
 

@@ -221,6 +221,7 @@ def manifests(origin: Origin) -> dict[str, bytes]:
         "chunk left out": encode(change(manifest, chunks=manifest.chunks[:-1])),
         "another depth": encode(change(manifest, depth=manifest.depth - 1)),
         "no pages": poisoned(manifest, full, pages=()),
+        "many small pages": poisoned(manifest, full, pages=(MAX_PAGE_BYTES, PAGE_BYTES - 1, 1)),
         "another state root": encode(change(manifest, head=other_root)),
         "without signatures": encode(change(manifest, head=unsigned)),
         "certificate of another block": encode(
@@ -238,8 +239,9 @@ def certificate_of(origin: Origin, height: int):
 
 
 KINDS = (
-    "node of a chunk", "chunk left out", "another depth", "no pages", "another state root",
-    "without signatures", "certificate of another block", "garbage", "nothing",
+    "node of a chunk", "chunk left out", "another depth", "no pages", "many small pages",
+    "another state root", "without signatures", "certificate of another block", "garbage",
+    "nothing",
 )  # fmt: skip
 
 
@@ -251,6 +253,45 @@ def test_a_false_manifest_is_refused_before_any_chunk(origin: Origin, fresh, kin
     with pytest.raises(RefusedError):
         Assembly(home, GENESIS, kinds[kind])
     assert not list(home.glob(CANDIDATE + "*"))
+
+
+def test_a_chunk_of_many_pages(tmp_path: Path, fresh) -> None:
+    """All pages but the last are as large as a manifest has to say."""
+    source, (ledger, home) = open_ledger(tmp_path), fresh
+    source.store.pin_every(32)
+    for nonce in range(32):
+        values = [Put(f"{nonce} {i}", random.randbytes(30_000)) for i in range(2)]
+        commit(source, [transaction(ALICE, nonce, values)])
+    folder = SnapshotFolder(tmp_path, chunk_bytes=2**30)
+    kept = write(source, folder)
+    assert kept is not None
+    manifest = decode(kept.encoded, Manifest)
+    assert [len(chunk.pages) for chunk in manifest.chunks] == [4]
+    assert manifest.chunks[0].pages[-1] < PAGE_BYTES <= min(manifest.chunks[0].pages[:-1])
+    assembly = Assembly(home, GENESIS, kept.encoded)
+    fill(assembly, Origin(source, folder, kept, manifest))
+    ledger.install(assembly)
+    assert ledger.state_root == source.state_root
+    source.store.close()
+
+
+def test_a_large_false_chunk_is_forgotten_without_a_journal(origin: Origin, fresh) -> None:
+    """What goes is neither kept in memory to be brought back, nor does it do harm."""
+    ledger, home = fresh
+    assembly = Assembly(home, GENESIS, origin.kept.encoded)
+    mode = assembly._connection.execute("PRAGMA journal_mode").fetchone()
+    assert mode == ("off",)
+    depth = origin.manifest.depth
+    keys = [b"%d" % i for i in range(40_000) if bucket_of(b"%d" % i) >> (DEPTH - depth) == 0]
+    keys.sort(key=lambda key: (bucket_of(key), key))
+    hasher = ChunkHasher(0, depth)
+    for at in range(0, len(keys), 100):
+        page = encode_page([(key, bytes(5000)) for key in keys[at : at + 100]])
+        assembly.write(hasher, page)
+    fill(assembly, origin)
+    ledger.install(assembly)
+    assert ledger.state_root == origin.ledger.state_root
+    assert ledger.account(ACCOUNTS[0]) == origin.ledger.account(ACCOUNTS[0])
 
 
 def test_a_snapshot_of_another_chain_is_refused(origin: Origin, fresh) -> None:

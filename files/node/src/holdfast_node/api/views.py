@@ -95,9 +95,7 @@ def transaction_view(raw: bytes, error: str | None) -> TransactionView:
     """A transaction of a committed block; `error` from its receipt."""
     transaction = decode_transaction(raw)
     body = transaction.body
-    actions: list[dict[str, Any]] = [
-        action_view(action) for action in body.actions
-    ]
+    actions: list[dict[str, Any]] = [action_view(action) for action in body.actions]
     return TransactionView(
         id=transaction_id(raw).hex(),
         sender=format_address(transaction.sender),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blocks, votes and commit certificates."""
 
+from functools import cached_property
 from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta
@@ -18,7 +19,7 @@ VoteKind: TypeAlias = Literal["pre-prepare", "prepare", "commit"]
 MAX_BLOCK_TRANSACTIONS: Final = 100_000
 
 
-class Header(Value, frozen=True):
+class Header(Value, frozen=True, dict=True):
     """What a block's hash covers.
 
     `view` is the view in which the block was first proposed; the next height starts in it.
@@ -37,12 +38,12 @@ class Header(Value, frozen=True):
     validators_hash: Hash
     next_validators_hash: Hash
 
-    @property
+    @cached_property
     def hash(self) -> bytes:
         return digest("holdfast/block/1", encode(self))
 
 
-class Block(Value, frozen=True):
+class Block(Value, frozen=True, dict=True):
     """A header and the encoded transactions it commits to, in execution order."""
 
     header: Header
@@ -57,7 +58,11 @@ class Block(Value, frozen=True):
         return self.header.height
 
     def has_valid_transactions_root(self) -> bool:
-        return merkle_root(self.transactions) == self.header.transactions_root
+        return self._transactions_root == self.header.transactions_root
+
+    @cached_property
+    def _transactions_root(self) -> bytes:
+        return merkle_root(self.transactions)
 
 
 def vote_bytes(kind: VoteKind, chain_id: str, height: int, view: int, block_hash: bytes) -> bytes:

@@ -3,10 +3,10 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-import msgspec
 from msgspec import Meta
 
-from holdfast_node.chain.codec import Value, encode
+from holdfast_node.chain.block import Hash, VoteSignature
+from holdfast_node.chain.codec import Value, decode
 from holdfast_node.chain.transaction import Natural, Signature
 from holdfast_node.chain.validators import MAX_VALIDATORS, ValidatorSet
 from holdfast_node.errors import RefusedError
@@ -14,6 +14,13 @@ from holdfast_node.errors import RefusedError
 MAX_STATEMENT_BYTES = 65_536
 
 Offence: TypeAlias = Literal["pre-prepare", "prepare", "commit", "view-change"]
+
+# What is signed: statement, chain, height, view, then what is said (`vote_bytes`,
+# `view_change_bytes`).
+_Index: TypeAlias = Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)]
+_Vote: TypeAlias = tuple[str, str, Natural, Natural, Hash]
+_Prepared: TypeAlias = tuple[Natural, Hash, VoteSignature, tuple[VoteSignature, ...]]
+_ViewChange: TypeAlias = tuple[str, str, Natural, Natural, _Prepared | None, _Index]
 
 
 class Statement(Value, frozen=True):
@@ -29,7 +36,7 @@ class Evidence(Value, frozen=True, tag="evidence"):
     Either it lies, or a second process votes with its key: a copy of the machine, or of the key.
     """
 
-    validator: Annotated[int, Meta(ge=0, lt=MAX_VALIDATORS)]
+    validator: _Index
     kind: Offence
     height: Natural
     view: Natural
@@ -52,17 +59,20 @@ class Evidence(Value, frozen=True, tag="evidence"):
             raise RefusedError("bad_evidence", "both statements are the same")
         about = (f"holdfast/{self.kind}/1", chain_id, self.height, self.view)
         for statement in (self.first, self.second):
-            if _subject_of(statement.body) != about:
+            if _subject_of(self.kind, statement.body) != about:
                 raise RefusedError("bad_evidence", "a statement is about something else")
             if not validators.verify(self.validator, statement.body, statement.signature):
                 raise RefusedError("bad_evidence", "a statement is not signed by the accused")
 
 
-def _subject_of(body: bytes) -> tuple[Any, ...]:
+def _subject_of(kind: Offence, body: bytes) -> tuple[Any, ...]:
+    """What a statement is about, empty if it is none.
+
+    Its type bounds its depth: what a decoder makes of deeper nesting depends on the machine, and
+    the verdict is part of what all nodes execute alike.
+    """
     try:
-        decoded = msgspec.msgpack.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        decoded: tuple[Any, ...] = decode(body, _ViewChange if kind == "view-change" else _Vote)
+    except RefusedError:
         return ()
-    if not isinstance(decoded, list) or encode(decoded) != body:
-        return ()
-    return tuple(decoded[:4])
+    return decoded[:4]

@@ -53,12 +53,12 @@ class ValidatorSet:
         """Tell whether `signature` is the validator's of this index over `message`."""
         return verify(self.validators[index].public_key, message, signature)
 
-    @property
+    @cached_property
     def tolerated_faults(self) -> int:
         """f: how many validators may be Byzantine."""
         return (len(self) - 1) // 3
 
-    @property
+    @cached_property
     def quorum(self) -> int:
         """Votes that decide: any two quorums share an honest validator.
 
@@ -69,7 +69,7 @@ class ValidatorSet:
 
     def leader(self, view: int) -> int:
         """The index of the validator that proposes in `view`."""
-        return view % len(self)
+        return view % len(self.validators)
 
     @cached_property
     def hash(self) -> bytes:

@@ -26,8 +26,8 @@ def command(path: Path) -> None:
     import uvloop  # noqa: PLC0415
 
     from holdfast_node.config import load  # noqa: PLC0415
-    from holdfast_node.node import run  # noqa: PLC0415
     from holdfast_node.observe.logs import configure_logs  # noqa: PLC0415
+    from holdfast_node.process import run  # noqa: PLC0415
 
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

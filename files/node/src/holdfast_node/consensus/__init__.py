@@ -16,8 +16,9 @@ from holdfast_node.consensus.messages import (
     Record,
     Vote,
 )
-from holdfast_node.consensus.replica import Replica, Timeouts
+from holdfast_node.consensus.replica import Replica
 from holdfast_node.consensus.rules import check_message, check_size
+from holdfast_node.consensus.timeouts import Timeouts
 
 __all__ = [
     "Commit",

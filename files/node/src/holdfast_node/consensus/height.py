@@ -145,8 +145,10 @@ class HeightState:
 
     def next_timer(self) -> float | None:
         """When `timeout` wants to be called, or None."""
-        deadlines = [at for at in (self._view_deadline, self._resend_at) if at is not None]
-        return min(deadlines, default=None)
+        deadline, resend = self._view_deadline, self._resend_at
+        if deadline is None or resend is None:
+            return resend if deadline is None else deadline
+        return min(deadline, resend)
 
     def missing_voters(self) -> list[int]:
         """Validators that have neither proposed nor prepared in the current view."""
@@ -158,7 +160,9 @@ class HeightState:
         """Memory kept because of what others sent, about; `PROTOCOL.md` says how it is bounded."""
         kept = self._future.bytes + self._changes.bytes
         kept += (len(self._prepares) + len(self._commits)) * VOTE_BYTES
-        return kept + sum(weight(m) for m in (self._early, self._new_view) if m is not None)
+        if self._early is not None:
+            kept += weight(self._early)
+        return kept if self._new_view is None else kept + weight(self._new_view)
 
     def _known_block(self, block_hash: bytes) -> Block | None:
         if self._proposal is not None and self._proposal.hash == block_hash:

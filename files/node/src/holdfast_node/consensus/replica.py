@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 from holdfast_node.chain.block import Block, Certificate, CertifiedBlock, VoteKind, VoteSignature
@@ -29,21 +28,9 @@ from holdfast_node.consensus.messages import (
 )
 from holdfast_node.consensus.rules import check_message, check_size, required_block
 from holdfast_node.consensus.speaker import Speaker
+from holdfast_node.consensus.timeouts import Timeouts
 from holdfast_node.consensus.votes import VIEWS_AHEAD, VIEWS_BEHIND
 from holdfast_node.errors import RefusedError
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds. A view lasts `view`, doubled for each view of a height, at most `view_max`."""
-
-    view: float = 2.0
-    view_max: float = 30.0
-    resend: float = 0.5
-
-    def of_view(self, failed: int) -> float:
-        """How long a view may last after `failed` others of its height."""
-        return min(self.view * (1 << min(failed, 16)), self.view_max)
 
 
 class Replica(HeightState):
@@ -224,9 +211,12 @@ class Replica(HeightState):
             raise RefusedError("bad_proposal", "another block was prepared and must come again")
         if self._required is None and message.block.header.view != message.view:
             raise RefusedError("bad_proposal", "a new block must name the view it is proposed in")
-        if self._locked is None or self._locked.proof.block_hash != block_hash:
-            self._check_proposal(message.block)
-        return self._accept_proposal(Proposal(message.block, block_hash, message.signature), now)
+        block, lock = message.block, self._locked
+        if lock is not None and lock.proof.block_hash == block_hash:
+            block = lock.block  # the hash is the header's: only this body was ever checked
+        else:
+            self._check_proposal(block)
+        return self._accept_proposal(Proposal(block, block_hash, message.signature), now)
 
     def _accept_proposal(self, proposal: Proposal, now: float) -> list[Effect]:
         self._proposal = proposal

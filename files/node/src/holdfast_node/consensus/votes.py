@@ -23,7 +23,9 @@ class VoteBook:
 
     def of(self, view: int, block_hash: bytes) -> tuple[VoteSignature, ...]:
         """The votes for `block_hash` in `view`, sorted by validator."""
-        known = self._by_view.get(view, {})
+        known = self._by_view.get(view)
+        if known is None:
+            return ()
         return tuple(
             VoteSignature(validator, known[validator][1])
             for validator in sorted(known)

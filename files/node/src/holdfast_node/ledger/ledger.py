@@ -2,7 +2,7 @@
 """The application behind the consensus, in ABCI's shape: checks, proposes, executes, commits."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -13,17 +13,19 @@ from holdfast_node.chain.block import Block, CertifiedBlock, Header
 from holdfast_node.chain.codec import encode
 from holdfast_node.chain.crypto import parse_address
 from holdfast_node.chain.genesis import Genesis
-from holdfast_node.chain.membership import MEMBERSHIP_KEY, Change, Council, Membership
+from holdfast_node.chain.membership import MEMBERSHIP_KEY, Council
 from holdfast_node.chain.merkle import merkle_root
 from holdfast_node.chain.trail import TrailStep
 from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.ledger.checking import CheckedTransaction, TransactionChecker
 from holdfast_node.ledger.execution import execute, fault
-from holdfast_node.ledger.membership import read_change, read_history, read_membership
-from holdfast_node.ledger.state import AccountState, StateView, account_key, value_key
+from holdfast_node.ledger.membership import read_history
+from holdfast_node.ledger.outcome import Committed, Execution, execution_of
+from holdfast_node.ledger.queries import Queries
+from holdfast_node.ledger.state import AccountState, StateView, account_key
 from holdfast_node.ledger.state_tree import StateTree, TreeUpdate
-from holdfast_node.storage.store import Location, Receipt, Store
+from holdfast_node.storage.store import Store
 
 _T = TypeVar("_T")
 
@@ -34,34 +36,11 @@ _BLOCKS_REMEMBERED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """What a commit did. `next_nonces` has an entry for every sender in the block.
-
-    `duration_s` is the time of the commit, with execution if the block was not executed before.
-    """
-
-    block: Block
-    receipts: tuple[Receipt, ...]
-    transaction_ids: tuple[bytes, ...]
-    next_nonces: Mapping[bytes, int]
-    duration_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Head:
     height: int
     hash: bytes
     time_ms: int
     view: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Execution:
-    block: Block
-    transaction_ids: tuple[bytes, ...]
-    receipts: tuple[Receipt, ...]
-    next_nonces: Mapping[bytes, int]
-    update: TreeUpdate
 
 
 class Candidate(Protocol):
@@ -79,7 +58,7 @@ class Candidate(Protocol):
         """
 
 
-class Ledger:
+class Ledger(Queries):
     """State machine over a `Store`.
 
     Deterministic except for `now_ms` (Unix milliseconds). `check_transaction`,
@@ -95,13 +74,13 @@ class Ledger:
         max_clock_drift_ms: int = 1000,
     ) -> None:
         """Raise `StorageError` if the store belongs to another genesis or contradicts itself."""
-        self.store = store
+        super().__init__(store)
         self.genesis = genesis
         self._now_ms = now_ms
         self._max_clock_drift_ms = max_clock_drift_ms
         self._checker = TransactionChecker(genesis.chain_id)
         self._lock = Lock()
-        self._executions: dict[bytes, _Execution] = {}
+        self._executions: dict[bytes, Execution] = {}
         self._unsound: dict[bytes, tuple[Block, RefusedError]] = {}
         self._settled: deque[tuple[bytes, ...]] = deque()
         stored_genesis = store.genesis_hash()
@@ -249,7 +228,7 @@ class Ledger:
                 next_validators_hash=self.validators_at(head.height + 2).hash,
             )
             block = Block(header, raws)
-            execution = _execution(block, chosen, receipts, state, update)
+            execution = execution_of(block, chosen, receipts, state, update)
             _keep_last(self._executions, header.hash, execution)
             return block
 
@@ -339,7 +318,7 @@ class Ledger:
         if header.time_ms <= head.time_ms:
             raise _bad_block(f"time_ms = {header.time_ms}: expected more than {head.time_ms}")
 
-    def _execute(self, block: Block) -> _Execution:
+    def _execute(self, block: Block) -> Execution:
         """Execute a block whose header fits the head; at most once per block, sound or not."""
         block_hash = block.hash
         known = self._executions.get(block_hash)
@@ -357,7 +336,7 @@ class Ledger:
         _keep_last(self._executions, block_hash, execution)
         return execution
 
-    def _execute_anew(self, block: Block) -> _Execution:
+    def _execute_anew(self, block: Block) -> Execution:
         limits = self.genesis.parameters
         if len(block.transactions) > limits.max_block_transactions:
             raise _bad_block(
@@ -386,38 +365,7 @@ class Ledger:
             raise _bad_block(
                 f"state root {block.header.state_root.hex()}: expected {update.root.hex()}"
             )
-        return _execution(block, checked_transactions, receipts, state, update)
-
-    # Queries
-
-    def membership(self) -> Membership:
-        """Open proposals, and when the set of validators changed or will."""
-        return read_membership(StateView(self.store))
-
-    def change(self, activation: int) -> Change:
-        """The change that takes effect at `activation`, one of `Membership.activations`."""
-        return read_change(StateView(self.store), activation)
-
-    def account(self, account: bytes) -> tuple[int, int]:
-        """(balance, next nonce) of a 20-byte account identifier; (0, 0) if never used."""
-        state = StateView(self.store).account(account)
-        return state.balance, state.nonce
-
-    def next_nonce(self, account: bytes) -> int:
-        return self.account(account)[1]
-
-    def value(self, account: bytes, key: str) -> bytes | None:
-        """The value that `account` put under `key`, or None."""
-        return StateView(self.store).get(value_key(account, key))
-
-    def transaction(self, transaction_id: bytes) -> Location | None:
-        return self.store.transaction(transaction_id)
-
-    def block(self, height: int) -> CertifiedBlock | None:
-        return self.store.block(height)
-
-    def receipts(self, height: int) -> tuple[Receipt, ...] | None:
-        return self.store.receipts(height)
+        return execution_of(block, checked_transactions, receipts, state, update)
 
 
 _WAY_OUT: Final = (
@@ -441,19 +389,3 @@ def _opening_state(genesis: Genesis) -> TreeUpdate:
         for address, balance in genesis.accounts.items()
     }
     return StateTree((), lambda _bucket: []).update(accounts)
-
-
-def _execution(
-    block: Block,
-    transactions: list[CheckedTransaction],
-    receipts: list[Receipt],
-    state: StateView,
-    update: TreeUpdate,
-) -> _Execution:
-    return _Execution(
-        block,
-        tuple(checked.id for checked in transactions),
-        tuple(receipts),
-        {checked.account: state.account(checked.account).nonce for checked in transactions},
-        update,
-    )

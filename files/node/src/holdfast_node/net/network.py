@@ -123,10 +123,18 @@ class Network:
         return self._links[name].peer.role == "validator"
 
     def learn(self, peer: PeerSettings) -> None:
-        """Admit another member from now on, and connect to it if it is on us to dial."""
-        if peer.name == self._settings.name or self._settings.knows(peer.name):
+        """Admit another member from now on, and connect to it if it is on us to dial.
+
+        One that was learned before is dialled at its new address from now on.
+        """
+        settings = self._settings
+        if peer.name == settings.name or peer.name in {known.name for known in settings.peers}:
             return
-        self._settings.learned.append(peer)
+        if settings.knows(peer.name):
+            self._links[peer.name].peer = peer
+            settings.learned[:] = [p for p in settings.learned if p.name != peer.name] + [peer]
+            return
+        settings.learned.append(peer)
         link = self._links[peer.name] = Link(peer, self._settings.outbox_bytes)
         if self._tasks is not None and self._settings.dials(peer):
             self._tasks.start_soon(self._dial_forever, link)

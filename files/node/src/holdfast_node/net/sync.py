@@ -65,8 +65,10 @@ class BlockSync:
         self._in_progress = False
 
     def learn(self, peer: PeerSettings) -> None:
-        """Another member has come to be known."""
-        self._sources.setdefault(peer.name, Source(peer))
+        """Another member has come to be known, or its new address has."""
+        source = self._sources.setdefault(peer.name, Source(peer))
+        if peer.name not in {known.name for known in self._settings.peers}:
+            source.peer = peer
 
     def on_status(self, peer: str, height: int) -> None:
         """A peer says (`Hello` or `Status`) that its last committed block is `height`."""

@@ -52,6 +52,7 @@ class Adversary:
         self._world = world
         self._random = world.random
         self._behaviour = behaviour
+        self._forgers = {index for index, does in behaviour.items() if "forge" in does}
         self._heard: deque[Message] = deque(maxlen=_REMEMBERED)
         self._others: dict[tuple[int, int], Block] = {}  # the second block of a height and view
         self._seen: dict[tuple[int, int], list[bytes]] = {}  # what was proposed there
@@ -89,7 +90,7 @@ class Adversary:
 
     def pretends(self, machine: Machine) -> bool:
         """Whether it offers blocks that it made up."""
-        return self._does(machine, "forge")
+        return machine.index in self._forgers
 
     # What its machines say.
 
@@ -153,6 +154,9 @@ class Adversary:
             case NewView():
                 return self._false_new_view(sender, message)
             case PrePrepare() if message.block.header.view != message.view:
+                if self._random.random() < 0.5:  # the header that is required, another body
+                    body = (b"instead",)
+                    return replace(message, block=Block(message.block.header, body))
                 if message.height == sender.height + 1:
                     other = sender.block_of((b"instead",), self._world.now, message.view)
                     return voice.pre_prepare(message.view, other, other.hash)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transactions about the membership, in the simulation's small application."""
 
+from functools import lru_cache
 from typing import Final
 
 from holdfast_node.chain.codec import Value, decode, encode
@@ -34,6 +35,7 @@ def cast(key: SimulatedKey, action: MemberAction, number: int) -> bytes:
     return _PREFIX + encode(Ballot(action, key.public_key, number, signature))
 
 
+@lru_cache(maxsize=4096)  # every machine reads every ballot, several times
 def read_ballot(transaction: bytes) -> Ballot | None:
     """None if the transaction is about something else. Raises `RefusedError`."""
     if not transaction.startswith(_PREFIX):

@@ -27,11 +27,15 @@ class Electorate:
         self._keys = keys
         self._sets: list[tuple[int, tuple[int, ...]]] = [(0, tuple(first))]
         self._open: dict[int, _Open] = {}
+        self._hashes: dict[tuple[int, ...], bytes] = {}  # of sets
         self._made = 0
 
     def at(self, height: int) -> tuple[int, ...]:
         """The members at `height`, as far as the final blocks say."""
-        return next(members for since, members in reversed(self._sets) if since <= height)
+        for since, members in reversed(self._sets):
+            if since <= height:
+                return members
+        raise ValueError(f"height {height}")
 
     def quorum(self, height: int) -> int:
         """The least number of which any two share an honest validator."""
@@ -58,8 +62,7 @@ class Electorate:
         height = header.height
         named_sets = (header.validators_hash, height), (header.next_validators_hash, height + 1)
         for named, at in named_sets:
-            members = tuple(self._keys.validator(i) for i in self.at(at))
-            if named != SimulatedValidators(members, self._keys).hash:
+            if named != self._hash(self.at(at)):
                 return f"block {height} names other members for height {at} than agreed"
         block_hash = certified.block.hash
         signed = vote_bytes("commit", header.chain_id, height, certificate.view, block_hash)
@@ -71,6 +74,12 @@ class Electorate:
         if len(voters) < self.quorum(height):
             return f"block {height} is certified by {len(voters)} of its members"
         return None
+
+    def _hash(self, members: tuple[int, ...]) -> bytes:
+        if members not in self._hashes:
+            validators = tuple(self._keys.validator(i) for i in members)
+            self._hashes[members] = SimulatedValidators(validators, self._keys).hash
+        return self._hashes[members]
 
     def follow(self, height: int, transactions: Iterable[bytes]) -> None:
         """Take in a final block; each height once, in order."""

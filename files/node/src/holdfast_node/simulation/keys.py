@@ -25,6 +25,7 @@ class Keys:
     def __init__(self, count: int) -> None:
         self.all = [SimulatedKey(i) for i in range(count)]
         self._by_public_key = {k.public_key: k for k in self.all}
+        self._genuine: set[tuple[bytes, bytes, bytes]] = set()  # everybody checks the same ones
 
     def validator(self, index: int) -> Validator:
         return Validator(f"v{index}", self.all[index].public_key)
@@ -35,8 +36,14 @@ class Keys:
         return None if key is None else key.index
 
     def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        triple = (public_key, message, signature)
+        if triple in self._genuine:
+            return True
         key = self._by_public_key.get(public_key)
-        return key is not None and compare_digest(key.sign(message), signature)
+        if key is None or not compare_digest(key.sign(message), signature):
+            return False
+        self._genuine.add(triple)
+        return True
 
 
 class SimulatedValidators(ValidatorSet):

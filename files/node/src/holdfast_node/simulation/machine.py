@@ -113,7 +113,9 @@ class Machine:
         return membership, history
 
     def state_after(self, transactions: tuple[bytes, ...]) -> bytes:
-        membership, _ = self.meet(transactions)
+        return self._root_with(transactions, self.meet(transactions)[0])
+
+    def _root_with(self, transactions: tuple[bytes, ...], membership: Membership) -> bytes:
         return sha256(self.root + merkle_root(transactions) + encode(membership)).digest()
 
     def new_block(self, now: float, view: int, *, censored: bool = False) -> Block:
@@ -155,8 +157,8 @@ class Machine:
     def store(self, certified: CertifiedBlock) -> None:
         """Execute and store a final block."""
         transactions = certified.block.transactions
-        self.root = self.state_after(transactions)
         self.membership, self.history = self.meet(transactions)
+        self.root = self._root_with(transactions, self.membership)
         self.disk.chain.append(certified)
         self.done.update(transactions)
         for transaction in transactions:
@@ -205,3 +207,12 @@ class Machine:
     def vote(self, replica: Replica) -> None:
         self.replica = replica
         self.timer_at = None
+
+
+def most_buffered(n: int) -> int:
+    """What n - 1 others may make a validator keep, in bytes: `PROTOCOL.md` has the terms."""
+    proof = 512 * (n + 4)
+    message = MAX_BLOCK_BYTES + 64 * 64 + 2 * proof  # a block of small transactions
+    next_height = 2 * message
+    votes = 2 * 25 * 512  # both kinds, views from 16 below to 8 above the present one
+    return (n - 1) * (next_height + message + votes) + message + n * proof

@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events in virtual time: what machines say, how the network treats it, and what befalls them."""
+"""What machines do and say, and how the network treats it."""
 
-import heapq
-from collections import deque
-from collections.abc import Callable
-from hashlib import blake2b
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from holdfast_node.chain.block import CertifiedBlock, Header
 from holdfast_node.chain.codec import decode, encode
@@ -33,33 +29,29 @@ from holdfast_node.simulation.machine import (
     MAX_BLOCK_BYTES,
     TIMEOUTS,
     Machine,
+    most_buffered,
 )
 from holdfast_node.simulation.misfortune import Misfortune
 from holdfast_node.simulation.oracle import Oracle
 from holdfast_node.simulation.politics import Politics
 from holdfast_node.simulation.scenario import Scenario
 from holdfast_node.simulation.snapshots import Snapshots
+from holdfast_node.simulation.timeline import Timeline
 from holdfast_node.simulation.trace import describe
 
 BLOCK_INTERVAL: Final = 0.15
 COMPACT_BYTES: Final = 4_000
-KEPT_LINES: Final = 400
 
 
-class World:
+class World(Timeline):
     """One run. `trace_all` keeps every line of the trace, not only the last ones."""
 
     def __init__(self, seed: int, scenario: Scenario, *, trace_all: bool = False) -> None:
+        super().__init__(trace_all=trace_all)
         self.random = Random(f"world {seed}")  # noqa: S311 -- the point is that it can be repeated
         self.scenario = scenario
-        self.now = 0.0
-        self.lines: deque[str] = deque(maxlen=None if trace_all else KEPT_LINES)
-        self._digest = blake2b(digest_size=16)
-        self.events = 0
         self.evidence: set[tuple[int, str, int, int]] = set()
         self.blocked: set[tuple[int, int]] = set()
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._sequence = 0
         self._submitted = 0
         self.keys = Keys(scenario.machines)
         members = tuple(self.keys.validator(i) for i in range(scenario.n))
@@ -94,39 +86,6 @@ class World:
             self.every(0.2, self.adversary.act)
         if scenario.change_rate:
             self.every(politics.SECONDS, self.politics.act)
-
-    # Virtual time.
-
-    def after(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
-        self._sequence += 1
-        entry = (self.now + seconds, self._sequence, action, arguments)
-        heapq.heappush(self._heap, entry)
-
-    def every(self, seconds: float, action: Callable[[], None]) -> None:
-        def again() -> None:
-            action()
-            self.after(seconds, again)
-
-        self.after(seconds, again)
-
-    def run(self, until: float) -> None:
-        """Go on to virtual time `until`; raises `ViolationError`."""
-        heap = self._heap
-        while heap and heap[0][0] <= until:
-            self.now, _, action, arguments = heapq.heappop(heap)
-            self.events += 1
-            action(*arguments)
-        self.now = until
-
-    def note(self, line: str) -> None:
-        """A line of the trace; the digest over all of them identifies the run."""
-        line = f"{self.now:10.6f} {line}"
-        self.lines.append(line)
-        self._digest.update(line.encode())
-
-    @property
-    def trace_hash(self) -> str:
-        return self._digest.hexdigest()
 
     # Machines.
 
@@ -330,8 +289,10 @@ class World:
     def _admit(self, machine: Machine, transactions: list[bytes]) -> None:
         if machine.up and machine.frozen_until <= self.now:
             for transaction in transactions:
-                if transaction not in machine.done and is_sound(transaction, self.keys):
-                    machine.mempool.setdefault(transaction, self.now)
+                if transaction in machine.mempool or transaction in machine.done:
+                    continue
+                if is_sound(transaction, self.keys):
+                    machine.mempool[transaction] = self.now
             machine.patience.watch(machine.oldest(), machine.clock(self.now))
 
     # What happens at intervals.
@@ -362,7 +323,7 @@ class World:
         for machine in self.machines:
             if not machine.up or machine.frozen_until > self.now:
                 continue
-            ahead = [p for p in self.machines if self._serves(p, machine)]
+            ahead = self._ahead_of(machine)
             if not ahead or self.snapshots.catch_up(machine, ahead):
                 continue
             peer = self.random.choice(ahead)
@@ -378,23 +339,26 @@ class World:
                 if machine.life != life:
                     break
 
-    def _serves(self, peer: Machine, to: Machine) -> bool:
-        return (
-            peer.up
+    def _ahead_of(self, machine: Machine) -> list[Machine]:
+        """Who offers blocks that the machine lacks, and is within its reach."""
+        height = machine.height
+        return [
+            peer
+            for peer in self.machines
+            if (peer.height > height or self.adversary.pretends(peer))
+            and peer.up
             and peer.frozen_until <= self.now
-            and (peer.height > to.height or self.adversary.pretends(peer))
-            and self.reachable(peer, to)
-            and self.reachable(to, peer)
-        )
+            and self.reachable(peer, machine)
+            and self.reachable(machine, peer)
+        ]
 
     def _work_all(self) -> None:
         for machine in self.machines:
             replica = machine.replica
             if replica is None or machine.frozen_until > self.now or replica.decided:
                 continue
-            ahead = {p.index for p in self.machines if self._serves(p, machine)}
-            members = [replica.validators.index_of_key(self.keys.all[i].public_key) for i in ahead]
-            claims = sum(place is not None for place in members)
+            ahead = {peer.key.public_key for peer in self._ahead_of(machine)}
+            claims = sum(replica.validators.index_of_key(key) is not None for key in ahead)
             if claims > replica.validators.tolerated_faults:
                 continue  # out of step: as in the driver, neither proposes nor expects
             now = machine.clock(self.now)
@@ -433,12 +397,3 @@ class World:
         """End of chaos: what is not at fault works from now on."""
         self.scenario = self.scenario.healed()
         self._misfortune.heal()
-
-
-def most_buffered(n: int) -> int:
-    """What n - 1 others may make a validator keep, in bytes: `PROTOCOL.md` has the terms."""
-    proof = 512 * (n + 4)
-    message = MAX_BLOCK_BYTES + 64 * 64 + 2 * proof  # a block of small transactions
-    next_height = 2 * message
-    votes = 2 * 25 * 512  # both kinds, views from 16 below to 8 above the present one
-    return (n - 1) * (next_height + message + votes) + message + n * proof

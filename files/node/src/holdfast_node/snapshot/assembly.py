@@ -60,9 +60,10 @@ class Assembly:
             self._connection = sqlite3.connect(
                 self.path, isolation_level=None, check_same_thread=False
             )
-            # Nothing of it counts before `finish`, and then it is one file.
+            # Nothing of it counts before `finish`, and then it is one file; after an error there is
+            # nothing to go back to. A journal would keep in memory what a false chunk had filled.
             self._connection.executescript(
-                f"PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF; PRAGMA cache_size=-8192;"
+                f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-8192;"
                 f"BEGIN; PRAGMA application_id={APPLICATION_ID};"
                 f"PRAGMA user_version={SCHEMA_VERSION}; {SCHEMA}"
             )
@@ -79,6 +80,10 @@ class Assembly:
     @property
     def header(self) -> Header:
         return self.manifest.header
+
+    @property
+    def height(self) -> int:
+        return self.header.height
 
     @property
     def identity(self) -> bytes:
@@ -168,6 +173,11 @@ class ChunkWriter:
     @property
     def pages(self) -> int:
         return len(self._chunk.pages)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pages."""
+        return sum(self._chunk.pages)
 
     def add(self, number: int, page: bytes) -> None:
         """Take in page `number`, each once and in order; the last one completes the chunk.

@@ -4,7 +4,8 @@
 The state root in a certified header is a Merkle root over 65,536 buckets of entries. A snapshot
 cuts that tree at a depth: each subtree there is a *chunk*, and the manifest lists their nodes. So a
 false list is noticed before a chunk is fetched, and a false chunk by itself, whoever sent it. A
-chunk's entries come in pages, of which only the sizes are the sender's word.
+chunk's entries come in pages, of which only the sizes are the sender's word: that they are small
+enough, and large enough for not too many of them, is all that can be seen.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +29,8 @@ PAGE_BYTES: Final = 512 * 1024
 MAX_PAGE_BYTES: Final = 2**20
 CHUNK_BYTES: Final = 2**20
 MAX_PAGES: Final = 2**20
-# What a frame of every chain has room for: manifests of some 90 GiB of state.
+# What a frame of every chain has room for: manifests of some 90 GiB of state, or of some 140
+# changes of a set of 256 validators (400 of 100), whose trail is part of it.
 MAX_MANIFEST_BYTES: Final = 4 * 2**20 - 64
 
 
@@ -78,6 +80,11 @@ class Manifest(Value, frozen=True):
         for i, chunk in enumerate(self.chunks):
             if not chunk.pages and chunk.node != without:
                 raise RefusedError("bad_snapshot", f"chunk {i} has entries, but no pages")
+            if any(size < PAGE_BYTES for size in chunk.pages[:-1]):
+                raise RefusedError(
+                    "bad_snapshot",
+                    f"chunk {i}: all pages but the last have {PAGE_BYTES} bytes or more",
+                )
         nodes = {i: chunk.node for i, chunk in enumerate(self.chunks)}
         demand_root(subtree(nodes, 0, self.depth), self.header)
 

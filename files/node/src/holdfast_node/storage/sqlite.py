@@ -356,6 +356,7 @@ class SqliteStore(Store):
                 self._close_connections()
                 if self._log_path.exists():
                     raise StorageError(f"{self._log_path} is in use by another program: end it")
+                sync_directory(self._path.parent)  # nor may it come back with a power cut
                 candidate.replace(self._path)
                 sync_directory(self._path.parent)
                 self._open()
