@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The scenarios of the roles on every platform: run, told apart by check, as matrix and metrics.
 
-A *check* is what one or more steps of .config/molecule/config.yml show together, such as that check
-mode leaves a host in use byte-identical. A platform that cannot be had here, and a role that a
-platform lacks something for, are *not run*, by name. What passed on a platform that is not the real
-thing is a *stand-in*.
+A *check* is what one or more steps of a scenario show together, such as that check mode leaves a
+host in use byte-identical; the steps are those of .config/molecule/config.yml, or a scenario's own.
+A platform that cannot be had here, a role that a platform lacks something for, and what is left to
+`make test-platforms` are *not run*, by name. What passed on a platform that is not the real thing
+is a *stand-in*.
 """
 
 from __future__ import annotations
@@ -25,8 +26,18 @@ from lab.shell import ROOT, STATE, LabError, environment, say
 
 REPORTS = STATE / "reports"
 METRICS = REPORTS / "consistency.prom"
-# What the project promises; those without a file in molecule/images are not run.
-SUPPORTED = ("debian-12", "ubuntu-22.04", "ubuntu-24.04", "centos-stream-9", "alpine-3.19")
+# What the project promises: molecule/images has a definition of each.
+SUPPORTED = ("debian-12", "centos-stream-9", "alpine-3.19", "ubuntu-22.04", "ubuntu-24.04")
+# The scenario with hosts of several platforms, and the one of a playbook for a host without Python.
+MIXED, MIXED_PLATFORM = "default", "mixed"
+BOOTSTRAP, BOOTSTRAP_PLATFORM = "bootstrap", "debian-12"
+# What is enough for each day, since the rest does the same there as on Debian, which has every
+# scenario. All roles are run on all platforms of the mixed network, too.
+DAILY = {
+    "centos-stream-9": ("kernel", "limits", "clock", "firewall"),
+    "ubuntu-22.04": ("kernel",),
+    "ubuntu-24.04": (),
+}
 CHECKS = (
     "set up",
     "check mode, fresh",
@@ -52,6 +63,7 @@ class Run:
     role: str
     platform: str
     real: bool
+    checks: tuple[str, ...] = ALL_CHECKS  # those its scenario has
     ends: dict[str, str] = field(default_factory=dict)  # passed, failed; absent if not reached
     seconds: dict[str, float] = field(default_factory=dict)
     reached: list[str] = field(default_factory=list)  # the check of each step that ended
@@ -65,10 +77,12 @@ class Run:
     @property
     def passed(self) -> bool:
         """Whether every check was reached and passed."""
-        return all(self.ends.get(check) == "passed" for check in ALL_CHECKS)
+        return all(self.ends.get(check) == "passed" for check in self.checks)
 
     def cell(self, check: str) -> str:
         """The end of a check as the matrix shows it."""
+        if check not in self.checks:
+            return "-"
         end = self.ends.get(check, "not run")
         return "stand-in" if end == "passed" and not self.real else end
 
@@ -130,7 +144,8 @@ def stamped(stream: Iterable[str], copy: Any) -> Iterator[tuple[float, str]]:
 def execute(run: Run, **variables: str) -> Run:
     """Run a scenario to its end; its output goes to a file."""
     name = f"{run.role}-{run.platform}"
-    config = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())
+    steps = checks_of(sequence(run.role))
+    run.checks = tuple(dict.fromkeys(check for _, check in steps))
     place = STATE / "molecule" / name  # else runs of two platforms, or two checkouts, share state
     shutil.rmtree(place, ignore_errors=True)
     run.report.unlink(missing_ok=True)
@@ -148,17 +163,28 @@ def execute(run: Run, **variables: str) -> Run:
         text=True,
         errors="replace",
     ) as child:
-        sequence = config["scenario"]["test_sequence"]
-        follow(run, stamped(child.stdout or (), copy), checks_of(sequence))
+        follow(run, stamped(child.stdout or (), copy), steps)
     if child.returncode and run.passed:
         run.ends[TEAR_DOWN] = "failed"
     spent = sum(run.seconds.values())
-    ended = [check for check in ALL_CHECKS if run.ends.get(check) != "passed"]
+    ended = [check for check in run.checks if run.ends.get(check) != "passed"]
     say(f"    {name}: {'passed' if run.passed else 'not passed: ' + ended[0]}, {spent:.0f} s")
     if not run.passed:
         tail = run.log.read_text().splitlines()[-60:]
         say("\n".join(f"      {line}" for line in tail))
     return run
+
+
+def scenario(name: str) -> dict[str, Any]:
+    """What a scenario has of its own."""
+    return yaml.safe_load((ROOT / "molecule" / name / "molecule.yml").read_text()) or {}
+
+
+def sequence(name: str) -> list[str]:
+    """The steps of a scenario: its own, or those of all."""
+    shared = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())
+    own = scenario(name).get("scenario") or {}
+    return list(own.get("test_sequence") or shared["scenario"]["test_sequence"])
 
 
 def roles() -> list[str]:
@@ -168,30 +194,60 @@ def roles() -> list[str]:
 
 
 def _hosts(role: str) -> tuple[int, str]:
-    scenario = yaml.safe_load((ROOT / "molecule" / role / "molecule.yml").read_text()) or {}
-    return -len(scenario.get("platforms") or [1]), role
+    return -len(scenario(role).get("platforms") or [1] * 4), role
+
+
+def members() -> dict[str, str]:
+    """The platform of each host of the mixed network."""
+    text = (ROOT / "molecule" / MIXED / "inventory" / "hosts.yml").read_text()
+    hosts = yaml.safe_load(text)["chain"]["children"]["validators"]["hosts"]
+    return {name: values["lab_platform"] for name, values in hosts.items()}
 
 
 def planned() -> tuple[list[Run], list[str]]:
     """What can be run here, once its images are there; and what cannot, with the reason."""
-    runs, missing = [], []
+    runs, missing, had = [], [], {}
     only = os.environ.get("HOLDFAST_PLATFORM")
+    everything = bool(only) or os.environ.get("HOLDFAST_PLATFORMS") == "all"
     for platform in SUPPORTED:
         if only not in (None, "", platform):
             continue
         try:
-            wanted = images.definition(platform)
-            images.provide(platform)
+            wanted = had[platform] = images.describe(platform)
         except LabError as error:
             missing.append(f"{platform}, all roles: {str(error).splitlines()[0]}")
             continue
         without = wanted.get("without", {})
-        for role in roles():
+        daily = roles() if everything else DAILY.get(platform, roles())
+        left = ", ".join(role for role in roles() if role not in daily)
+        if left:
+            missing.append(f"{platform}, {left}: as on debian-12; `make test-platforms` runs them")
+        for role in daily:
             if role in without:
                 missing.append(f"{platform}, {role}: {without[role]}")
             else:
                 runs.append(Run(role, platform, wanted["kind"] == "real"))
+    if BOOTSTRAP_PLATFORM in had:
+        runs.append(Run(BOOTSTRAP, BOOTSTRAP_PLATFORM, had[BOOTSTRAP_PLATFORM]["kind"] == "real"))
+    if not only:
+        of_all, why = mixed(had)
+        runs = of_all + runs
+        missing += why
     return runs, missing
+
+
+def mixed(had: dict[str, dict[str, Any]]) -> tuple[list[Run], list[str]]:
+    """The network of several platforms, if all of them can be had; what its hosts do without."""
+    lacking = sorted({*members().values()} - had.keys())
+    if lacking:
+        return [], [f"{MIXED_PLATFORM}, {MIXED}: needs {', '.join(lacking)}"]
+    missing = [
+        f"{MIXED_PLATFORM}, {role} on {name} ({platform}): {why}"
+        for name, platform in members().items()
+        for role, why in had[platform].get("without", {}).items()
+    ]
+    real = all(had[platform]["kind"] == "real" for platform in members().values())
+    return [Run(MIXED, MIXED_PLATFORM, real)], missing
 
 
 def run_all(**variables: str) -> tuple[list[Run], list[str]]:

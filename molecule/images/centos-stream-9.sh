@@ -55,6 +55,11 @@ take() {
 	done >"$work/taken"
 	sed 's:^/::' "$work/taken" | tar -C / -cf - -T - | tar -C "$work/$name" -xf -
 	xargs rm <"$work/taken"
+	# what is empty now goes, and byte code: a folder alone is a package to Python
+	dpkg -L "$@" | sort -ru | while read -r path; do
+		[ ! -d "$path" ] || rm -rf "$path/__pycache__"
+		[ ! -d "$path" ] || rmdir "$path" 2>/dev/null || :
+	done
 }
 
 # list NAME: writes the entries of all its files, those below /etc as configuration
@@ -77,8 +82,9 @@ take chrony chrony
 	printf '%s\n' 'pool 2.centos.pool.ntp.org iburst' 'driftfile /var/lib/chrony/drift' \
 		'makestep 1.0 3' rtcsync 'logdir /var/log/chrony' >etc/chrony.conf
 	sed -e 's/\$DAEMON_OPTS/$OPTIONS/; s:/etc/default/chrony:/etc/sysconfig/chronyd:' \
-		-e '/^Alias=/d' $units/chrony.service >$units/chronyd.service
-	echo 'OPTIONS="-F 1"' >etc/sysconfig/chronyd
+		-e '/^Alias=/d; /^ConfigurationDirectory=/d' $units/chrony.service >$units/chronyd.service
+	# the program has Debian's path built in
+	echo 'OPTIONS="-F 1 -f /etc/chrony.conf"' >etc/sysconfig/chronyd
 	rm -rf $units/chrony.service etc/chrony etc/default etc/network etc/ppp etc/dhcp
 )
 list chrony
@@ -170,7 +176,7 @@ gpgconf --kill all
 
 rm -f /etc/os-release /usr/lib/os-release /etc/debian_version /etc/issue
 rpm -i "$repository/centos-stream-release.rpm"
-rm -rf "$work" /etc/apt /etc/dpkg /etc/chrony /var/lib/apt /var/cache/apt /var/lib/dpkg \
+rm -rf "$work" /etc/init.d/* /etc/rc?.d /etc/apt /etc/dpkg /etc/chrony /var/lib/apt /var/cache/apt /var/lib/dpkg \
 	/var/cache/debconf /usr/lib/apt /usr/bin/apt* /usr/bin/dpkg* /usr/sbin/dpkg* \
 	/usr/lib/python3/dist-packages/apt* /usr/lib/systemd/system/apt-* /usr/lib/systemd/system/dpkg-* \
 	/etc/systemd/system/*.wants/apt-* /etc/systemd/system/*.wants/dpkg-* \

@@ -36,6 +36,8 @@ OWN_LIFE = (
     "/var/cache/apt/pkgcache.bin",  # apt's index of its own lists, made when it is asked anything
     "/var/cache/apt/srcpkgcache.bin",
     "/var/cache/dnf/",  # dnf's index of its repositories, likewise
+    "/var/lib/dnf/history.sqlite",  # SQLite opens it for writing to answer anything; packages
+    "/var/lib/rpm/rpmdb.sqlite-shm",  # themselves are in the database beside this
     "/var/log/dnf.",  # a line per question
     "/var/log/hawkey.log",
     "/root/.ansible",  # Ansible puts what it runs there, and takes it away

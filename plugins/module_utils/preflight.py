@@ -256,7 +256,8 @@ def _of_hosts(hosts: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
                 "connection",
                 facts["error"],
                 "a host that runs Ansible modules",
-                "see that it is up, reachable and has Python 3.8 or newer",
+                "see that it is up, reachable and has Python 3.8 or newer, which the playbook "
+                "bootstrap brings to a host that has none",
             )
             continue
         if facts["target"] is None and name not in limits["python_packaged"]:

@@ -83,6 +83,12 @@ def rules(host: Host) -> str:
     return str(host.check_output("nft -s -t list table inet holdfast"))
 
 
+def boot_file(host: Host) -> str:
+    """What the host loads at boot, where its distribution has it."""
+    of_red_hat = "/etc/sysconfig/nftables.conf"
+    return of_red_hat if host.file(of_red_hat).exists else "/etc/nftables.conf"
+
+
 def is_managed(host: Host) -> bool:
     """Whether firewalld is this host's firewall."""
     return host.run("systemctl is-active --quiet firewalld").rc == 0
@@ -200,7 +206,7 @@ def test_others_loading_their_rules_again_changes_nothing(
     host.check_output(
         "firewall-cmd --reload && systemctl restart firewalld"
         if is_managed(host)
-        else "nft -f /etc/nftables.conf"
+        else f"nft -f {boot_file(host)}"
     )
     assert reaches(friend, 30304)
     assert reaches(friend, 8545)
@@ -214,9 +220,14 @@ def test_an_unconfirmed_cut_is_undone_within_a_minute(
     assert controller_reaches(host)
     before = rules(host)
     policy = host.run("firewall-cmd --info-policy=holdfast").stdout
-    files = host.check_output("cat /etc/nftables.conf /etc/nftables.d/* /etc/holdfast-firewall/*")
+    kept = f"cat {boot_file(host)} /etc/nftables.d/* /etc/holdfast-firewall/*"
+    files = host.check_output(kept)
     said = module(
-        host, management_networks=["192.0.2.0/24"], management_ports=["22"], confirm_within=15
+        host,
+        management_networks=["192.0.2.0/24"],
+        management_ports=["22"],
+        confirm_within=15,
+        backend="firewalld" if is_managed(host) else "nftables",
     )
     assert said["pending"]
     assert not controller_reaches(host)
@@ -228,8 +239,7 @@ def test_an_unconfirmed_cut_is_undone_within_a_minute(
     )
     assert rules(host) == before
     assert host.run("firewall-cmd --info-policy=holdfast").stdout == policy
-    now = host.check_output("cat /etc/nftables.conf /etc/nftables.d/* /etc/holdfast-firewall/*")
-    assert now == files
+    assert host.check_output(kept) == files
 
 
 def test_a_boot_brings_the_rules_back_and_no_open_port(

@@ -21,7 +21,7 @@ RUN_ELSEWHERE = {
     "../../.venv/bin/ruff check": "tests/run.py",
     "../../.venv/bin/mypy": "tests/run.py",
     ". .venv/bin/activate && molecule test -s": "tests/scenarios.py",
-    "HOLDFAST_PLATFORM=alpine-3.19 molecule test -s": "tests/scenarios.py",
+    "HOLDFAST_PLATFORM=": "tests/scenarios.py",
     "cd files/node && HOLDFAST_SEEDS": "files/node/tests/simulation/test_simulation.py",
 }
 

@@ -121,3 +121,39 @@ def test_times_add_up() -> None:
     run = followed(output())
     shown = [float(line.split()[-2]) for line in times([run]).splitlines() if line.endswith(" s")]
     assert shown[-1] == pytest.approx(sum(shown[:-1]))
+
+
+@pytest.mark.parametrize("name", ["kernel", scenarios.MIXED, scenarios.BOOTSTRAP])
+def test_scenario_has_the_checks_of_its_steps(name: str) -> None:
+    """Its own sequence if it has one; a check it lacks is neither passed nor missed."""
+    steps = checks_of(scenarios.sequence(name))
+    run = Run(name, "debian-12", True, tuple(dict.fromkeys(check for _, check in steps)))
+    lines = [
+        line
+        for action, _ in steps
+        for line in (f"[{name} > {action}] Executing", f"[{name} > {action}] Executed: Successful")
+    ]
+    follow(run, zip(map(float, count()), lines), steps)
+    assert run.passed
+    assert set(ALL_CHECKS) - {"refusals"} <= set(run.checks)
+    assert [check for check in ALL_CHECKS if run.cell(check) == "-"] == [
+        check for check in ALL_CHECKS if check not in run.checks
+    ]
+
+
+def test_every_host_of_the_mixed_network_has_a_supported_platform() -> None:
+    """And no two have the same."""
+    platforms = list(scenarios.members().values())
+    assert len(set(platforms)) == len(platforms) == 4
+    assert set(platforms) <= set(scenarios.SUPPORTED)
+
+
+def test_mixed_network_says_what_its_hosts_do_without() -> None:
+    """By role, host and platform; and it is no run where one of its platforms cannot be had."""
+    had = {platform: {"kind": "real"} for platform in scenarios.members().values()}
+    had["alpine-3.19"] = {"kind": "another", "without": {"clock": "no chrony"}}
+    (run,), missing = scenarios.mixed(had)
+    assert not run.real
+    assert missing == ["mixed, clock on v4 (alpine-3.19): no chrony"]
+    del had["alpine-3.19"]
+    assert scenarios.mixed(had) == ([], ["mixed, default: needs alpine-3.19"])
