@@ -5,6 +5,7 @@
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import anyio
@@ -131,6 +132,18 @@ async def test_a_validator_one_behind_waits_before_it_fetches(pki):
             sync.on_status("v2", 3)
             await until(lambda: follower.height() == 3)
             assert time.perf_counter() - started >= FAST.sync_grace
+
+
+async def test_a_peer_is_not_blamed_for_a_block_it_never_announced(pki):
+    """Consensus brought the block while the peer was being chosen."""
+    blocks = chain(3)
+    async with serving(pki, "v2", blocks) as v2:
+        async with following(pki, ("v2", v2.port), start=blocks) as (follower, sync):
+            source = sync._sources["v2"]
+            source.height = 3
+            with anyio.fail_after(5):
+                assert await sync._peers.attempt(source, partial(sync._fetch, source))
+            assert (source.failures, follower.faults) == (0, [])
 
 
 async def test_a_validator_two_behind_fetches_at_once(pki):

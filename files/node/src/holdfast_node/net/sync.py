@@ -168,6 +168,8 @@ class BlockSync:
     async def _fetch(self, source: Source) -> None:
         """Fetch, check and adopt one page from `source`."""
         first = self._height() + 1
+        if source.claim < first:
+            return  # committed meanwhile, in a thread: nothing that it announced is missing
         request = GetBlocks(first, MAX_PAGE_BLOCKS, PAGE_BYTES)
         page: Blocks = await self._peers.ask(source, request, Blocks)
         source.first = page.first
