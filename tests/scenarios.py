@@ -34,7 +34,7 @@ BOOTSTRAP, BOOTSTRAP_PLATFORM = "bootstrap", "debian-12"
 # What is enough for each day, since the rest does the same there as on Debian, which has every
 # scenario. All roles are run on all platforms of the mixed network, too.
 DAILY = {
-    "centos-stream-9": ("kernel", "limits", "clock", "firewall"),
+    "centos-stream-9": ("kernel", "firewall"),
     "ubuntu-22.04": ("kernel",),
     "ubuntu-24.04": (),
 }
