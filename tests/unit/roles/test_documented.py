@@ -63,6 +63,17 @@ def test_every_default_is_specified_and_the_same(role):
 
 
 @pytest.mark.parametrize("role", NAMES)
+def test_every_variable_is_used(role):
+    used = "".join(
+        path.read_text()
+        for place in ("tasks", "templates", "vars", "handlers")
+        for path in (ROLES / role / place).rglob("*")
+        if path.is_file()
+    )
+    assert [name for name in options(role) if not re.search(rf"\b{name}\b", used)] == []
+
+
+@pytest.mark.parametrize("role", NAMES)
 def test_the_readme_has_the_table_of_the_specification(role):
     readme = (ROLES / role / "README.md").read_text()
     found = TABLE.search(readme)
