@@ -183,9 +183,10 @@ def bootstrap_pip(home: Path) -> None:
 
 def unit() -> Count:
     """Unit tests of the collection and of the node."""
-    # The node's tests measure time and run one after the other; these do not.
+    # Real nodes on loopback need the machine for themselves; all others run two at a time.
     count = pytest("unit", "tests/unit", PYTEST_ADDOPTS="-n 2")
-    count.add(pytest("node", "tests", NODE))
+    count.add(pytest("node", "tests", NODE, PYTEST_ADDOPTS="-n 2 --ignore=tests/network"))
+    count.add(pytest("node-network", "tests/network", NODE))
     return count
 
 
