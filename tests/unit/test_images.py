@@ -60,7 +60,7 @@ def test_definition_is_complete_for_every_origin(platform: str) -> None:
 def test_images_name_no_registry_and_no_place() -> None:
     """Those belong into the environment."""
     for path in (ROOT / "molecule" / "images").iterdir():
-        assert not re.search(r"docker\.io|quay\.io|ghcr\.io|/home/|/work/", path.read_text()), path
+        assert not re.search(r"docker\.io|quay\.io|ghcr\.io|/home/|/root/", path.read_text()), path
 
 
 def test_what_is_left_out_is_told() -> None:
