@@ -159,7 +159,7 @@ def settle(
             while process.client.account(address)["nonce"] < nonce:
                 if time.monotonic() > deadline:
                     raise BenchError(f"{process.name}: not all is final after {SETTLE_S:g} s")
-                time.sleep(0.1)
+                time.sleep(0.1)  # it says so only when asked
 
 
 def table(found: Sequence[Real], options: argparse.Namespace) -> str:

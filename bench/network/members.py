@@ -65,7 +65,7 @@ class Process:
                 return
             if self._process is None or self._process.poll() is not None:
                 raise BenchError(f"{self.name} ended: {self.member.log.read_text()[-2000:]}")
-            time.sleep(0.1)
+            time.sleep(0.1)  # it says so only when asked
         raise BenchError(f"{self.name} is not ready after {READY_S:g} s: {reason}")
 
 
@@ -81,7 +81,7 @@ def until_whole(processes: Sequence[Process]) -> None:
         while not all(peer["connected"] for peer in process.client.status()["peers"]):
             if time.monotonic() > deadline:
                 raise BenchError(f"{process.name} is not connected to all after {READY_S:g} s")
-            time.sleep(0.1)
+            time.sleep(0.1)  # it says so only when asked
 
 
 @contextmanager

@@ -188,6 +188,7 @@ def _write_pages(file: BinaryIO, pinned: PinnedState, depth: int) -> list[Chunk]
     for batch in pinned.entries():
         for entry in batch:
             add(entry)
+        # as long a pause as the batch took: a snapshot takes half a core at most
         time.sleep(min(_MOST_PAUSE, time.monotonic() - began))
         began = time.monotonic()
     while len(chunks) < 1 << depth:
