@@ -86,6 +86,16 @@ def c_library() -> tuple[str, str]:
     return "", ""
 
 
+def has_library(name: str) -> bool:
+    """Whether this Python has a package with code in it; nothing of it is run.
+
+    A folder without any, such as a package manager leaves where caches were in it, is a namespace
+    to Python: it can be found and imported, but has no origin.
+    """
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.has_location
+
+
 def distributions(release: str = "/etc/os-release") -> list[str]:
     """What the host is and is like, as os-release says it: ["centos", "rhel", "fedora"]."""
     try:
@@ -145,7 +155,7 @@ def describe(python: str | None, paths: Sequence[str]) -> dict[str, Any]:
         "machine": machine,
         "target": target,
         "target_fault": fault,
-        "cryptography": importlib.util.find_spec("cryptography") is not None,
+        "cryptography": has_library("cryptography"),
         "distributions": distributions(),
         "free_bytes": {path: free_bytes(path) for path in paths},
     }

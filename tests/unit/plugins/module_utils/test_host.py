@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -73,6 +74,27 @@ def test_distributions(tmp_path, text, expected):
     (tmp_path / "os-release").write_text(text)
     assert host.distributions(str(tmp_path / "os-release")) == expected
     assert host.distributions(str(tmp_path / "none")) == []
+
+
+def test_a_folder_without_code_is_no_library(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not host.has_library("left_over")
+    (tmp_path / "left_over" / "__pycache__").mkdir(parents=True)
+    importlib.invalidate_caches()
+    assert importlib.util.find_spec("left_over")
+    assert not host.has_library("left_over")
+    (tmp_path / "left_over" / "__init__.py").write_text("raise RuntimeError('this was run')")
+    importlib.invalidate_caches()
+    assert host.has_library("left_over")
+
+
+def test_a_library_behind_such_a_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "first" / "there").mkdir(parents=True)
+    (tmp_path / "second" / "there").mkdir(parents=True)
+    (tmp_path / "second" / "there" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path / "second"))
+    monkeypatch.syspath_prepend(str(tmp_path / "first"))
+    assert host.has_library("there")
 
 
 def test_the_module_says_when_it_read_the_clock(run_module):
