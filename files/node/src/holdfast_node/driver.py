@@ -251,7 +251,7 @@ class Driver(Inbox):
         if self.replica is not None:
             await self._advance(self.replica, ledger.height, ledger.next_view)
         elif self.rejoin is not None:
-            await self.rejoin.installed(ledger.height)
+            await self.rejoin.committed(ledger.height)
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         records = [effect.record for effect in effects if isinstance(effect, Persist)]
@@ -265,7 +265,7 @@ class Driver(Inbox):
                 case Commit():
                     self._metrics.quorum_reached("commit", self._clock() - self._step_began)
                     self._metrics.step("commit", self._clock() - self._step_began)
-                    await self._commit(effect.certified, synced=False)
+                    await self._decided(effect.certified)
                 case Evidence():
                     await self._report(effect)
                 case Refused():
@@ -294,7 +294,26 @@ class Driver(Inbox):
                 self._outside.stalled()
         self._step_began = now
 
+    async def _decided(self, certified: CertifiedBlock) -> None:
+        """Commit what the replica found final.
+
+        If the ledger refuses it, the state here is not that of the quorum which executed it. Then
+        the replica stays as it is, decided, and says nothing more, as long as block sync, which
+        reports the same, finds no block that fits.
+        """
+        try:
+            await self._commit(certified, synced=False)
+        except RefusedError as error:
+            log.error(  # noqa: TRY400 -- where it was raised says nothing that its code does not
+                "certified_block_refused",
+                height=certified.block.height,
+                block=certified.certificate.block_hash.hex(),
+                code=error.code,
+                error=str(error),
+            )
+
     async def _commit(self, certified: CertifiedBlock, *, synced: bool) -> None:
+        """Raises `RefusedError` if the block does not fit; then nothing has changed."""
         committed = await to_thread.run_sync(self.ledger.commit, certified)
         now = self.last_commit = self._clock()
         header = certified.block.header
@@ -321,7 +340,7 @@ class Driver(Inbox):
                     replica, certified.block, committed.transaction_ids, newest
                 )
         elif self.rejoin is not None:
-            await self.rejoin.committed(header.height, committed.transaction_ids)
+            await self.rejoin.committed(header.height)
 
     async def _advance(self, replica: Replica, height: int, view: int) -> None:
         """Go on above the stored block at `height`; as an observer, if that ends a membership."""

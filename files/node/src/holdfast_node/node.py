@@ -112,7 +112,7 @@ class Node:
             on_refused=self._count_refused,
         )
         self._key = key
-        self._numbers: set[bytes] = set()  # of its marks
+        self._number = secrets.token_bytes(16)  # of its marks
         rejoin = None
         if key is not None and votes is not None:
             public_key, sign = key.public_key, key.sign
@@ -280,27 +280,24 @@ class Node:
         return sum(each.name in here for each in validators) >= validators.quorum
 
     async def _mark(self) -> bytes | None:
-        """Hand a transaction to the network that did not exist before; its identifier."""
+        """Hand in a transaction that could not exist before the start; its identifier."""
         assert self._key is not None
         account = account_of(self._key.public_key)
-        number = secrets.token_bytes(16)
-        self._numbers.add(number)
         raw = sign_transaction(
             self._key,
             chain_id=self.config.chain_id,
             nonce=self.ledger.next_nonce(account),
             expires_at_ms=time.time_ns() // 1_000_000 + MARK_VALIDITY_MS,
-            actions=[Put(MARK_KEY, number)],
+            actions=[Put(MARK_KEY, self._number)],
         )
         verdicts = await self.service.submit([raw])
         self.stalled()  # an earlier one may wait here alone
         return transaction_id(raw) if verdicts[0].accepted else None
 
     def _is_marked(self) -> bool:
-        """Whether the state has a number that was drawn since the start."""
+        """Whether the state has the number that was drawn at the start."""
         assert self._key is not None
-        value = self.ledger.value(account_of(self._key.public_key), MARK_KEY)
-        return value in self._numbers
+        return self.ledger.value(account_of(self._key.public_key), MARK_KEY) == self._number
 
     def stalled(self) -> None:
         self._gossip([checked.raw for checked in self._waiting()])

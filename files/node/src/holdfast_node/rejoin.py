@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way back to voting, of a validator whose start left a doubt; `probation.py` says why."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from math import inf
 from typing import Final
 
@@ -24,9 +24,10 @@ class Rejoin:
     """Gives the driver its replica once a vote is safe.
 
     `make(height, view, records)` makes the replica; `is_member(height)` says whether this node is a
-    validator there: from the activation on it votes. `mark()` hands a transaction with a new random
-    number to the network and returns its identifier, or None if it was not taken; `is_marked()`
-    says whether such a number is in the state.
+    validator there: from the activation on it votes. `mark()` hands a transaction with a number to
+    the network that was drawn since the start, and returns its identifier, or None if it was not
+    taken; `is_marked()` says whether that number is in the state. It is one for all tries, as any
+    block that has it is younger than the start: so nothing is kept of the tries.
     """
 
     def __init__(
@@ -36,14 +37,13 @@ class Rejoin:
         make: Callable[[int, int, Sequence[Record]], Replica],
         is_member: Callable[[int], bool],
         mark: Callable[[], Awaitable[bytes | None]],
-        is_marked: Callable[[], bool] = lambda: False,
+        is_marked: Callable[[], bool],
     ) -> None:
         self._votes = votes
         self._make = make
         self._is_member = is_member
         self._mark = mark
         self._is_marked = is_marked
-        self._marks: set[bytes] = set()
         self.next_try = -inf
 
     @property
@@ -83,19 +83,14 @@ class Rejoin:
             mark = await self._mark()
             if mark is not None:
                 log.warning("follows without a vote", reason=self.reason, mark=mark.hex())
-                self._marks.add(mark)
         return None
 
-    async def installed(self, height: int) -> None:
-        """The state after a final block was taken over, and that of its mark with it, perhaps."""
-        await self.committed(height, self._marks if self._is_marked() else ())
-
-    async def committed(self, height: int, transaction_ids: Collection[bytes]) -> None:
-        """A block, fetched from a peer, is final and stored."""
+    async def committed(self, height: int) -> None:
+        """A final block was executed, or a snapshot of the state after it installed."""
         votes = self._votes
         if votes.newborn:
             await to_thread.run_sync(votes.doubt, _OLD_NETWORK)
             self.next_try = -inf
-        if votes.standing.doubt is not None and not self._marks.isdisjoint(transaction_ids):
+        if votes.standing.doubt is not None and self._is_marked():
             await to_thread.run_sync(votes.cleared, height)
             log.info("votes of the past cannot be contradicted any more", height=height)

@@ -56,6 +56,10 @@ STUCK = replace(STORMY, loss=0.0, delay=0.03, partition_rate=1.0, crash=0.0)
 CHANGING = Scenario(n=4, candidates=2, change_rate=1.0, delay=0.03, loss=0.05, chaos=10.0)
 CAMPAIGN_OUTSIDE = replace(CHANGING, byzantine=((4, frozenset({"campaign"})),))
 CAMPAIGN_INSIDE = replace(CHANGING, byzantine=((2, frozenset({"campaign"})),))
+EXPELLING = replace(
+    CHANGING, n=5, loss=0.1, expels=True, chaos=14.0,
+    byzantine=((0, frozenset({"equivocate", "clone", "campaign"})),),
+)  # fmt: skip
 POISONED = byzantine(
     "poison", base=replace(STORMY, snapshots=1, loss=0.1, delay=0.03, sync=2.0, chaos=24.0)
 )
@@ -379,6 +383,27 @@ def half_approves() -> list[Patch]:
     return [wrap(machine_module, "act", agree)]
 
 
+def evidence_unchecked() -> list[Patch]:
+    return [(membership_module, "_convicts", lambda _change, _council: "something")]
+
+
+def evidence_against_anybody() -> list[Patch]:
+    """True evidence, whoever it is brought against."""
+
+    def any_name(real):
+        def mutated(change, council):
+            for validator in council.members:
+                try:
+                    return real(structs.replace(change, name=validator.name), council)
+                except RefusedError:
+                    continue
+            raise RefusedError("bad_evidence", "")
+
+        return mutated
+
+    return [wrap(membership_module, "_convicts", any_name)]
+
+
 def snapshot_root_unchecked() -> list[Patch]:
     return [(snapshots_module, "demand_root", lambda _root, _header: None)]
 
@@ -442,4 +467,6 @@ MUTATIONS = [
     Mutation("approvals of others than validators count", outsiders_approve, CAMPAIGN_OUTSIDE),
     Mutation("one approval counts twice", one_approves_twice, CAMPAIGN_INSIDE),
     Mutation("half of the members are enough for a change", half_approves, CHANGING),
+    Mutation("evidence not checked", evidence_unchecked, EXPELLING),
+    Mutation("evidence convicts whoever is named", evidence_against_anybody, EXPELLING),
 ]

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from holdfast_node.chain.codec import decode
+from holdfast_node.chain.evidence import Evidence
 from holdfast_node.chain.membership import ACTIVATION_DISTANCE
 from holdfast_node.chain.transaction import Approve, ProposeJoin, ProposeLeave
 from holdfast_node.simulation import simulate
+from holdfast_node.simulation.ballots import read_ballot
 from holdfast_node.simulation.scenario import Scenario
 from holdfast_node.simulation.world import World
 
-from .mutations import CAMPAIGN_INSIDE, CAMPAIGN_OUTSIDE, CHANGING
+from .mutations import CAMPAIGN_INSIDE, CAMPAIGN_OUTSIDE, CHANGING, EXPELLING
 
 CALM = Scenario(n=4, candidates=1, delay=0.01)
 
@@ -147,6 +150,51 @@ def test_lies_at_the_boundary_leave_evidence() -> None:
         assert outcome.violation is None, outcome.violation
         accused |= {line.split("accuses ")[1][:2] for line in outcome.trace if "accuses" in line}
     assert accused == {"v1"}
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_who_contradicts_itself_is_put_out(n: int) -> None:
+    """Evidence goes along with the proposal, all check it, and the set goes on without the liar."""
+    liar = ((1, frozenset({"equivocate", "clone"})),)
+    world = World(6, Scenario(n=n, delay=0.05, loss=0.1, expels=True, byzantine=liar))
+    electorate, honest = world.oracle.electorate, [i for i in range(n) if i != 1]
+    while electorate.latest == tuple(range(n)):
+        assert world.now < 60
+        world.run(world.now + 0.5)
+    assert electorate.latest == tuple(honest)
+    at = next(h for h in range(1, 1000) if 1 not in electorate.at(h))
+    while min(world.machines[i].height for i in honest) < at + 8:
+        assert world.now < 120
+        world.run(world.now + 0.5)
+    witness = world.machines[0]
+    assert witness.membership.activations == (at,)
+    assert len(witness.validators_at(at)) == n - 1
+    chain = witness.disk.chain
+    actions = [
+        ballot.action
+        for certified in chain[: at - ACTIVATION_DISTANCE]
+        for ballot in map(read_ballot, certified.block.transactions)
+        if ballot is not None
+    ]
+    (proposal,) = [a for a in actions if isinstance(a, ProposeLeave)][:1]
+    evidence: Evidence = decode(proposal.evidence, Evidence)
+    evidence.check("sim", witness.validators_at(evidence.height))
+    assert (proposal.name, evidence.validator) == ("v1", 1)
+    for machine in world.machines:
+        assert machine.place(at) == (honest.index(machine.index) if machine.index != 1 else None)
+        assert (machine.replica is None) == (machine.index == 1)
+    votes = sum(len(certified.certificate.signatures) for certified in chain[at - 1 :])
+    assert votes >= 8 * electorate.quorum(at)
+
+
+def test_liars_are_put_out_in_these_runs() -> None:
+    """With all else that goes wrong, and with true evidence brought against others."""
+    out = 0
+    for seed in range(8):
+        outcome = simulate(seed, scenario=EXPELLING, trace_all=True)
+        assert outcome.violation is None, outcome.violation
+        out += any("v0 votes no longer" in line for line in outcome.trace)
+    assert out >= 4
 
 
 def test_changing_runs_repeat() -> None:

@@ -61,7 +61,7 @@ def test_scenarios_cover_every_fault() -> None:
     assert {scenario.stop for scenario in drawn if scenario.stopped} == {"dead", "frozen"}
     for name in (
         "loss", "duplication", "crash", "partition_rate", "skew", "disk_fault_rate", "candidates",
-        "change_rate", "snapshots",
+        "change_rate", "snapshots", "expels",
     ):  # fmt: skip
         assert len({getattr(scenario, name) for scenario in drawn}) > 1, name
 

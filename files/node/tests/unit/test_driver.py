@@ -24,8 +24,9 @@ from ledger_samples import (
     propose,
     transaction,
 )
+from structlog.testing import capture_logs
 
-from holdfast_node.chain.block import Block, vote_bytes
+from holdfast_node.chain.block import Block, CertifiedBlock, vote_bytes
 from holdfast_node.chain.merkle import merkle_root
 from holdfast_node.chain.transaction import transaction_id
 from holdfast_node.config import Consensus
@@ -42,6 +43,8 @@ from holdfast_node.consensus.patience import Patience
 from holdfast_node.driver import Driver
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.evidence_log import EvidenceLog
+from holdfast_node.inbox import Adoption
+from holdfast_node.ledger.outcome import Committed
 from holdfast_node.mempool import Mempool
 from holdfast_node.observe.metrics import Metrics
 from holdfast_node.rejoin import Rejoin
@@ -421,6 +424,53 @@ async def test_fetched_blocks_are_adopted_in_order_only(network: list[Node]) -> 
     assert (node.ledger.height, node.announced) == (1, 1)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("fetched", [False, True])
+async def test_a_refused_decision_is_told_and_ends_in_silence(
+    network: list[Node], *, fetched: bool
+) -> None:
+    """By height and reason, also if it follows from a block that was fetched, whose peer is right.
+
+    The block is what three others have executed, so the fault is here: the node votes no more on
+    that height, serves what it has, and does not end.
+    """
+    leader, node = network[0], network[3]
+    below = certify(propose(leader.ledger))
+    decided = below
+    if fetched:
+        leader.ledger.commit(below)
+        decided = certify(propose(leader.ledger))
+    real = node.ledger.commit
+
+    def commit(certified: CertifiedBlock) -> Committed:
+        if certified.block.hash == decided.block.hash:
+            raise RefusedError("bad_block", "not the state that it was")
+        return real(certified)
+
+    node.ledger.commit = commit  # type: ignore[method-assign]
+    height, block_hash = decided.block.height, decided.block.hash
+    messages: list[Message] = [pre_prepare(leader, decided.block, 0)]
+    messages += [
+        Vote("commit", height, 0, block_hash, vote.validator, vote.signature)
+        for vote in decided.certificate.signatures
+    ]
+    with capture_logs() as logs:
+        await node.driver._take(list(messages))
+        if fetched:
+            adoption = Adoption(below, anyio.Event())
+            await node.driver._adopt(adoption)
+            assert adoption.error is None
+    (told,) = [entry for entry in logs if entry["event"] == "certified_block_refused"]
+    assert (told["height"], told["code"]) == (height, "bad_block")
+    assert told["error"] == "not the state that it was"
+    assert node.driver.replica.decided
+    assert node.ledger.height == height - 1
+    node.sent.clear()
+    await node.driver._take(list(messages))
+    await node.driver._carry_out(node.driver.replica.timeout(time.monotonic() + 60))
+    assert node.sent == []
+
+
 def leave_in_doubt(node: Node, world: list[Node]) -> None:
     """As after a start from a copied folder: no replica until a mark is final."""
     node.votes.doubt("for this test")
@@ -434,7 +484,11 @@ def leave_in_doubt(node: Node, world: list[Node]) -> None:
         return transaction_id(raw)
 
     node.driver.rejoin = Rejoin(
-        node.votes, make=node.make_replica, is_member=lambda _height: True, mark=mark
+        node.votes,
+        make=node.make_replica,
+        is_member=lambda _height: True,
+        mark=mark,
+        is_marked=lambda: node.ledger.next_nonce(ACCOUNTS[2]) > 0,
     )
 
 

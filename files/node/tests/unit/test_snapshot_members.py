@@ -214,15 +214,11 @@ async def test_a_mark_that_is_final_below_the_snapshot_counts(tmp_path: Path) ->
         mark=mark,
         is_marked=lambda: marked,
     )
-    marked = True
-    await rejoin.installed(5)  # nothing was handed in yet
-    assert votes.standing.doubt is not None
     assert await rejoin.replica(5, 0, newest=True, now=1.0) is None
-    marked = False
-    await rejoin.installed(7)
+    await rejoin.committed(7)
     assert votes.standing.doubt is not None
     marked = True
-    await rejoin.installed(9)
+    await rejoin.committed(9)
     assert (votes.standing.doubt, votes.standing.floor) == (None, 9)
     votes.close()
 

@@ -17,6 +17,7 @@ from holdfast_node.chain.block import (
     CertifiedBlock,
     VoteSignature,
 )
+from holdfast_node.chain.codec import encode
 from holdfast_node.chain.crypto import ZERO_HASH
 from holdfast_node.chain.transaction import Approve, ProposeJoin, ProposeLeave
 from holdfast_node.consensus.buffers import stripped
@@ -239,6 +240,9 @@ class Adversary:
             ProposeJoin("stranger", stranger, "a:1", "a:2", until),
         ]
         action = random.choice(actions)
+        if world.evidence and random.random() < 0.5:  # true, but of somebody else, perhaps
+            proof = encode(random.choice(list(world.evidence.values())))
+            action = ProposeLeave(f"v{number}", "proved", proof, below_four=True, until=until)
         ballot = cast(machine.key, action, random.getrandbits(40))
         if random.random() < 0.2:  # signed by somebody else
             ballot = ballot.replace(machine.key.public_key, validator.public_key)

@@ -2,11 +2,14 @@
 """Who votes at which height, worked out by the oracle for itself from the final blocks."""
 
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from holdfast_node.chain.block import CertifiedBlock, vote_bytes
+from holdfast_node.chain.codec import decode
+from holdfast_node.chain.evidence import Evidence
 from holdfast_node.chain.membership import ChangeAction
 from holdfast_node.chain.transaction import Approve, ProposeJoin
+from holdfast_node.errors import RefusedError
 from holdfast_node.simulation.ballots import read_ballot
 from holdfast_node.simulation.keys import Keys, SimulatedValidators
 
@@ -106,6 +109,24 @@ class Electorate:
                 self._sets.append((height + _BLOCKS_UNTIL_ACTIVE, found[0]))
                 self._open.clear()
 
+    def _convicts(self, proof: bytes, name: str, height: int) -> bool:
+        """Whether `name` signed two statements of one kind about one height and view."""
+        try:
+            found: Evidence = decode(proof, Evidence)
+            bodies = found.first.body, found.second.body
+            statements: list[list[Any]] = [decode(body, list[Any]) for body in bodies]
+        except RefusedError:
+            return False
+        number = self.number(found.height, found.validator) if found.height <= height else None
+        if number is None or name != f"v{number}" or statements[0] == statements[1]:
+            return False
+        about = [f"holdfast/{found.kind}/1", "sim", found.height, found.view]
+        key = self._keys.all[number]
+        return all(
+            said[:4] == about and key.sign(each.body) == each.signature
+            for said, each in zip(statements, (found.first, found.second), strict=True)
+        )
+
     def _proposed(self, height: int, sender: int, change: ChangeAction) -> _Open | None:
         members = self.at(height)
         waits = any(by == sender for _, _, _, by in self._open.values())
@@ -119,6 +140,8 @@ class Electorate:
             return (*members, -1 if number is None else number), set(), change.until, sender
         left = tuple(i for i in members if f"v{i}" != change.name)
         least = 1 if change.below_four else 4
-        if len(left) == len(members) or change.evidence or len(left) < least:
+        if len(left) == len(members) or len(left) < least:
+            return None
+        if change.evidence and not self._convicts(change.evidence, change.name, height):
             return None
         return left, set(), change.until, sender

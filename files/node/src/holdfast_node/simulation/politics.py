@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What honest members agree on: who joins and who leaves, while everything goes wrong."""
+"""What honest members agree on: who joins, who leaves and who is put out for its lies."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
+from holdfast_node.chain.codec import encode
 from holdfast_node.chain.transaction import Approve, ProposeJoin, ProposeLeave
 from holdfast_node.simulation.ballots import cast
 
@@ -43,8 +46,8 @@ class Politics:
         if self._wish is not None and self._wish[1] == members:
             world.note(f"agreed: {members}")
             self._wish = None
-        if self._wish is None and self._random.random() < world.scenario.change_rate * SECONDS:
-            self._wish = self._draw(members)
+        if self._wish is None:
+            self._wish = self._new_wish(members)
             self._since = world.now
         if self._wish is None:
             return
@@ -53,13 +56,22 @@ class Politics:
             return
         self._vote(self._wish[0], members)
 
+    def _new_wish(self, members: tuple[int, ...]) -> tuple[ChangeAction, tuple[int, ...]] | None:
+        scenario = self._world.scenario
+        if scenario.expels and (wish := self._expulsion(members)) is not None:
+            return wish
+        if self._random.random() < scenario.change_rate * SECONDS:
+            return self._draw(members)
+        return None
+
     def _vote(self, wish: ChangeAction, members: tuple[int, ...]) -> None:
         """Those who know of the proposal approve it; somebody makes it if nobody has."""
-        proposed = False
+        proposed, proves = False, isinstance(wish, ProposeLeave) and bool(wish.evidence)
+        kept = replace(wish, evidence=b"") if isinstance(wish, ProposeLeave) else wish
         able = [m for m in self._world.machines if self._takes_part(m, members)]
         for machine in able:
             for proposal in machine.membership.open(machine.height + 1):
-                if proposal.change == wish:
+                if proposal.change == kept and bool(proposal.proved) == proves:
                     proposed = True
                     if machine.place(machine.height + 1) not in proposal.approvals:
                         self.say(machine, Approve(proposal.number, unprobed=False))
@@ -75,6 +87,27 @@ class Politics:
         self._ballots += 1
         self._world.submit(machine, cast(machine.key, action, self._ballots))
 
+    def _expulsion(self, members: tuple[int, ...]) -> tuple[ChangeAction, tuple[int, ...]] | None:
+        """Somebody who is convicted by what the honest hold leaves; the evidence goes along."""
+        world = self._world
+        head = max(world.oracle.final, default=0)
+        electorate = world.oracle.electorate
+        for evidence in world.evidence.values():
+            number = electorate.number(evidence.height, evidence.validator)
+            then = tuple(i for i in members if i != number)
+            if number is None or len(then) == len(members) or evidence.height > head:
+                continue
+            if self._is_safe(then, least=3):
+                proof, until = encode(evidence), head + 1000
+                world.note(f"wish: {then}, without the convicted v{number}")
+                reason = "it contradicts itself"
+                return ProposeLeave(f"v{number}", reason, proof, len(members) <= 4, until), then
+        return None
+
+    def _is_safe(self, then: tuple[int, ...], *, least: int) -> bool:
+        """Whether those at fault in such a set are few enough."""
+        return len(then) >= least and len(self._world.lame() & set(then)) <= (len(then) - 1) // 3
+
     def _draw(self, members: tuple[int, ...]) -> tuple[ChangeAction, tuple[int, ...]] | None:
         world, random = self._world, self._random
         until = max(world.oracle.final, default=0) + random.choice([8, 30, 1000])
@@ -86,15 +119,14 @@ class Politics:
             change: ChangeAction = ProposeJoin(
                 validator.name, validator.public_key, "host:1", "host:2", until
             )
-            then = (*members, number)
+            then, least = (*members, number), 1
         else:
             number = random.choice(members)
             below_four = random.random() < 0.5
             change = ProposeLeave(f"v{number}", "a reason", b"", below_four, until)
             then = tuple(i for i in members if i != number)
-            if len(then) < (3 if below_four else 4):
-                return None
-        if len(world.lame() & set(then)) > (len(then) - 1) // 3:
+            least = 3 if below_four else 4
+        if not self._is_safe(then, least=least):
             return None
         world.note(f"wish: {then}")
         return change, then

@@ -53,6 +53,7 @@ class Scenario:
     stop: Literal["dead", "frozen"] = "dead"
 
     snapshots: int = 0  # blocks from one to the next, and for how many more one is fetched
+    expels: bool = False  # members put those out against whom they hold evidence
 
     @property
     def machines(self) -> int:
@@ -106,7 +107,14 @@ def draw(seed: int) -> Scenario:
         stopped=frozenset(order[byzantine_count : byzantine_count + stopped_count]),
         stop=random.choice(["dead", "frozen"]),
     )
-    return _with_snapshots(seed, _with_changes(seed, scenario))
+    return _with_expulsions(seed, _with_snapshots(seed, _with_changes(seed, scenario)))
+
+
+def _with_expulsions(seed: int, scenario: Scenario) -> Scenario:
+    """Half of those who contradict themselves are put out of the set for it."""
+    contradicts = any(does & {"equivocate", "clone"} for _, does in scenario.byzantine)
+    random = Random(f"expulsions {seed}")  # noqa: S311 -- as above
+    return replace(scenario, expels=contradicts and random.random() < 0.5)
 
 
 def _with_snapshots(seed: int, scenario: Scenario) -> Scenario:

@@ -2,7 +2,6 @@
 """What machines do and say, and how the network treats it."""
 
 from random import Random
-from typing import Final
 
 from holdfast_node.chain.block import CertifiedBlock, Header
 from holdfast_node.chain.codec import decode, encode
@@ -16,8 +15,6 @@ from holdfast_node.consensus import (
     Replica,
     Send,
 )
-from holdfast_node.consensus.messages import Anchored, Floor
-from holdfast_node.errors import RefusedError
 from holdfast_node.simulation import politics
 from holdfast_node.simulation.adversary import Adversary
 from holdfast_node.simulation.ballots import is_sound
@@ -34,13 +31,11 @@ from holdfast_node.simulation.machine import (
 from holdfast_node.simulation.misfortune import Misfortune
 from holdfast_node.simulation.oracle import Oracle
 from holdfast_node.simulation.politics import Politics
+from holdfast_node.simulation.routine import Routine
 from holdfast_node.simulation.scenario import Scenario
 from holdfast_node.simulation.snapshots import Snapshots
 from holdfast_node.simulation.timeline import Timeline
 from holdfast_node.simulation.trace import describe
-
-BLOCK_INTERVAL: Final = 0.15
-COMPACT_BYTES: Final = 4_000
 
 
 class World(Timeline):
@@ -50,9 +45,8 @@ class World(Timeline):
         super().__init__(trace_all=trace_all)
         self.random = Random(f"world {seed}")  # noqa: S311 -- the point is that it can be repeated
         self.scenario = scenario
-        self.evidence: set[tuple[int, str, int, int]] = set()
+        self.evidence: dict[tuple[int, str, int, int], Evidence] = {}  # what the honest hold
         self.blocked: set[tuple[int, int]] = set()
-        self._submitted = 0
         self.keys = Keys(scenario.machines)
         members = tuple(self.keys.validator(i) for i in range(scenario.n))
         validators = SimulatedValidators(members, self.keys)
@@ -78,13 +72,11 @@ class World(Timeline):
         self.politics = Politics(self)
         for machine in self.machines:
             self.start(machine)
-        self.every(scenario.sync, self._sync_all)
-        self.every(BLOCK_INTERVAL, self._work_all)
+        Routine(self).begin()
         self.every(0.5, self._misfortune.strike)
-        self.every(0.25, self._submit)
         if behaviour:
             self.every(0.2, self.adversary.act)
-        if scenario.change_rate:
+        if scenario.change_rate or scenario.expels:
             self.every(politics.SECONDS, self.politics.act)
 
     # Machines.
@@ -144,26 +136,26 @@ class World(Timeline):
                     machine.disk.append([effect.record])
                     self.oracle.persisted(machine.index, effect.record)
                     if isinstance(effect.record, Entered):
-                        self._gossip(machine, list(machine.mempool))
+                        self.gossip(machine, list(machine.mempool))
                 case Send():
                     if fails:
                         self.crash(machine, "before it spoke")
                         return
                     self._send(machine, effect.message)
                 case Commit():
-                    self._commit(machine, effect.certified)
+                    self.commit(machine, effect.certified)
                 case Evidence():
                     if effect.subject not in self.evidence and machine.index not in self.faulty:
                         accused = machine.validators_at(effect.height)
                         self.oracle.accused(effect, accused)
-                        self.evidence.add(effect.subject)
+                        self.evidence[effect.subject] = effect
                         name = accused[effect.validator].name
                         self.note(f"{machine} accuses {name} of {effect.kind}")
                 case _:
                     pass
-        self._arm(machine)
+        self.arm(machine)
 
-    def _commit(self, machine: Machine, certified: CertifiedBlock) -> None:
+    def commit(self, machine: Machine, certified: CertifiedBlock) -> None:
         if certified.block.height != machine.height + 1:
             return
         block = certified.block
@@ -202,7 +194,7 @@ class World(Timeline):
         self.carry_out(machine, replica.advance(header.height, header.view, now))
         return None if machine.life != life else machine.replica
 
-    def _arm(self, machine: Machine) -> None:
+    def arm(self, machine: Machine) -> None:
         """Have the machine's next timer fire; at most one event is on the heap for it."""
         if machine.replica is None or (local := machine.replica.next_timer()) is None:
             return
@@ -276,17 +268,17 @@ class World(Timeline):
         if effects:
             self.carry_out(to, effects)
         else:
-            self._arm(to)
+            self.arm(to)
 
-    def _gossip(self, machine: Machine, transactions: list[bytes]) -> None:
+    def gossip(self, machine: Machine, transactions: list[bytes]) -> None:
         for to in self.machines:
             if to is machine or not self.reachable(machine, to):
                 continue
             if self.random.random() >= self.scenario.loss:
                 delay = self.random.expovariate(1 / self.scenario.delay)
-                self.after(delay, self._admit, to, transactions)
+                self.after(delay, self.admit, to, transactions)
 
-    def _admit(self, machine: Machine, transactions: list[bytes]) -> None:
+    def admit(self, machine: Machine, transactions: list[bytes]) -> None:
         if machine.up and machine.frozen_until <= self.now:
             for transaction in transactions:
                 if transaction in machine.mempool or transaction in machine.done:
@@ -295,89 +287,10 @@ class World(Timeline):
                     machine.mempool[transaction] = self.now
             machine.patience.watch(machine.oldest(), machine.clock(self.now))
 
-    # What happens at intervals.
-
-    def _submit(self) -> None:
-        """A client hands a transaction to some validator; those in doubt hand in their marks."""
-        ready = [m for m in self.machines if m.up and m.frozen_until <= self.now]
-        for machine in ready:
-            if machine.mempool and machine.place(machine.height + 1) is None:
-                # No view change reminds it: a node hands over what waits when it connects again.
-                self._gossip(machine, list(machine.mempool))
-            for mark in sorted(machine.marks):
-                self._admit(machine, [mark])
-                self._gossip(machine, [mark])
-        if ready:
-            self._submitted += 1
-            ending = b"!" if self._submitted % 8 == 0 else b""
-            transaction = b"transaction %d" % self._submitted + ending
-            self.submit(self.random.choice(ready), transaction)
-
     def submit(self, machine: Machine, transaction: bytes) -> None:
         """Somebody hands a transaction to this machine."""
-        self._admit(machine, [transaction])
-        self._gossip(machine, [transaction])
-
-    def _sync_all(self) -> None:
-        """Block sync: a machine that is behind takes blocks from a peer that can reach it."""
-        for machine in self.machines:
-            if not machine.up or machine.frozen_until > self.now:
-                continue
-            ahead = self._ahead_of(machine)
-            if not ahead or self.snapshots.catch_up(machine, ahead):
-                continue
-            peer = self.random.choice(ahead)
-            for certified in self.adversary.served(peer, machine):
-                if certified.block.height != machine.height + 1:
-                    continue
-                try:
-                    certified.check(CHAIN_ID, machine.validators_at(certified.block.height))
-                except RefusedError:
-                    break
-                life = machine.life
-                self._commit(machine, certified)
-                if machine.life != life:
-                    break
-
-    def _ahead_of(self, machine: Machine) -> list[Machine]:
-        """Who offers blocks that the machine lacks, and is within its reach."""
-        height = machine.height
-        return [
-            peer
-            for peer in self.machines
-            if (peer.height > height or self.adversary.pretends(peer))
-            and peer.up
-            and peer.frozen_until <= self.now
-            and self.reachable(peer, machine)
-            and self.reachable(machine, peer)
-        ]
-
-    def _work_all(self) -> None:
-        for machine in self.machines:
-            replica = machine.replica
-            if replica is None or machine.frozen_until > self.now or replica.decided:
-                continue
-            ahead = {peer.key.public_key for peer in self._ahead_of(machine)}
-            claims = sum(replica.validators.index_of_key(key) is not None for key in ahead)
-            if claims > replica.validators.tolerated_faults:
-                continue  # out of step: as in the driver, neither proposes nor expects
-            now = machine.clock(self.now)
-            replica.expect(now)
-            if replica.wants_proposal:
-                censored = self.adversary.censors(machine)
-                block = machine.new_block(self.now, replica.view, censored=censored)
-                self.carry_out(machine, replica.propose(block, now))
-            else:
-                self._arm(machine)
-            self._compact(machine)
-
-    def _compact(self, machine: Machine) -> None:
-        """Shorten a long journal to what still binds, as the driver does."""
-        replica, disk = machine.replica, machine.disk
-        if replica is None or disk.journal is None or len(disk.journal) < COMPACT_BYTES:
-            return
-        floor = Floor(replica.height - 1)
-        disk.reset([Anchored(disk.anchor, 0), floor, *replica.records()])
+        self.admit(machine, [transaction])
+        self.gossip(machine, [transaction])
 
     # Who can be relied upon.
 
