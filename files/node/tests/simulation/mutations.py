@@ -20,7 +20,7 @@ from holdfast_node.consensus import patience as patience_module
 from holdfast_node.consensus import replica as replica_module
 from holdfast_node.consensus import rules as rules_module
 from holdfast_node.consensus.buffers import FutureMessages, weight
-from holdfast_node.consensus.effects import Persist
+from holdfast_node.consensus.effects import Persist, Send
 from holdfast_node.consensus.messages import Anchored, Entered, NewView, PrePrepare, Vote
 from holdfast_node.consensus.replica import Replica
 from holdfast_node.consensus.votes import VoteBook
@@ -31,6 +31,7 @@ from holdfast_node.simulation import snapshots as snapshots_module
 from holdfast_node.simulation.disk import Disk
 from holdfast_node.simulation.machine import Machine
 from holdfast_node.simulation.scenario import Behaviour, Scenario
+from holdfast_node.simulation.world import World
 
 Patch = tuple[Any, str, Any]
 
@@ -63,6 +64,8 @@ EXPELLING = replace(
 POISONED = byzantine(
     "poison", base=replace(STORMY, snapshots=1, loss=0.1, delay=0.03, sync=2.0, chaos=24.0)
 )
+SLOW = replace(CALM, slow_disks=frozenset({0}))
+JUMPING = replace(CALM, clock_jump_rate=0.5)
 DISKS = replace(STORMY, disk_fault_rate=1.0, crash=0.005, loss=0.1)
 
 
@@ -429,6 +432,27 @@ def snapshot_header_unchecked() -> list[Patch]:
     ]
 
 
+def slow_write_not_awaited() -> list[Patch]:
+    """What follows a write to a slow disk does not wait for it."""
+
+    def hurry(real):
+        def mutated(self, machine, effects):
+            if machine.index in self.scenario.slow_disks and not machine.backlog:
+                for effect in effects:
+                    if isinstance(effect, Send):
+                        self._send(machine, effect.message)
+                effects = [effect for effect in effects if not isinstance(effect, Send)]
+            real(self, machine, effects)
+
+        return mutated
+
+    return [wrap(World, "carry_out", hurry)]
+
+
+def time_of_proposals_unchecked() -> list[Patch]:
+    return [(machine_module, "TOLERATED_MS", 10**12)]
+
+
 MUTATIONS = [
     Mutation("a snapshot whose root was not checked", snapshot_root_unchecked, POISONED),
     Mutation("a snapshot of a header nobody certified", snapshot_header_unchecked, POISONED),
@@ -467,6 +491,8 @@ MUTATIONS = [
     Mutation("approvals of others than validators count", outsiders_approve, CAMPAIGN_OUTSIDE),
     Mutation("one approval counts twice", one_approves_twice, CAMPAIGN_INSIDE),
     Mutation("half of the members are enough for a change", half_approves, CHANGING),
+    Mutation("speaking before a slow write is over", slow_write_not_awaited, SLOW),
+    Mutation("a block from the future accepted", time_of_proposals_unchecked, JUMPING),
     Mutation("evidence not checked", evidence_unchecked, EXPELLING),
     Mutation("evidence convicts whoever is named", evidence_against_anybody, EXPELLING),
 ]

@@ -61,7 +61,7 @@ def test_scenarios_cover_every_fault() -> None:
     assert {scenario.stop for scenario in drawn if scenario.stopped} == {"dead", "frozen"}
     for name in (
         "loss", "duplication", "crash", "partition_rate", "skew", "disk_fault_rate", "candidates",
-        "change_rate", "snapshots", "expels",
+        "change_rate", "snapshots", "expels", "slow_disks", "clock_jump_rate",
     ):  # fmt: skip
         assert len({getattr(scenario, name) for scenario in drawn}) > 1, name
 
@@ -213,6 +213,98 @@ def test_snapshots_happen() -> None:
             if any(what in line for line in outcome.trace):
                 seen.add(what)
     assert len(seen) == 3, seen
+
+
+@pytest.mark.parametrize("slow", [0, 3])
+def test_a_slow_disk_holds_up_its_own_machine_only(slow: int) -> None:
+    """Half a second for each write: as the leader it is replaced, or waited for; it falls behind
+    and follows, and what it says is on its disk first."""
+    world = World(7, Scenario(n=4, delay=0.01, slow_disks=frozenset({slow})))
+    said = []
+    real = world._send
+
+    def send(sender, message):
+        if sender.index == slow:
+            said.append(world.now)
+        real(sender, message)
+
+    world._send = send
+    world.run(20)
+    heights = [machine.height for machine in world.machines]
+    assert min(heights) > 10
+    quick = [height for index, height in enumerate(heights) if index != slow]
+    assert min(quick) >= max(heights) - 1
+    assert said
+    world.crash(world.machines[slow], "to see what it wrote")
+    world.start(world.machines[slow])  # the oracle compares it with all that it said
+    world.run(30)
+    assert world.machines[slow].height > heights[slow]
+
+
+def test_a_crash_in_a_slow_write_says_nothing_of_it() -> None:
+    """What was to be said after the write never is; the torn record is repaired."""
+    for seed in range(4):
+        world = World(seed, Scenario(n=4, delay=0.01, slow_disks=frozenset({1})))
+        world.crash(world.machines[3], "for good")  # so that the others wait for the slow one
+        world._misfortune._buried.add(3)
+        machine = world.machines[1]
+        for _ in range(10):
+            deadline = world.now + 30
+            while not (machine.backlog and isinstance(machine.backlog[0], Persist)):
+                world.run(world.now + 0.01)
+                assert world.now < deadline
+            world.crash(machine, "in a slow write")
+            world.start(machine)
+        before = machine.height
+        world.run(world.now + 20)
+        assert machine.height > before
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_clock_hours_ahead_does_not_move_the_chain(index: int) -> None:
+    """Its blocks are refused until it leads no longer; all others go on with the right time."""
+    world = World(8, Scenario(n=4, delay=0.01))
+    world.run(1)
+    world.machines[index].jump = 5 * 3600.0
+    world.run(12)
+    heights = [machine.height for machine in world.machines]
+    assert min(heights) > 20
+    chain = world.machines[1].disk.chain
+    assert all(c.block.header.time_ms <= world.latest_ms() for c in chain)
+    assert chain[-1].block.header.view % 4 != index
+
+
+def test_a_clock_hours_behind_holds_chain_time_back_and_no_more() -> None:
+    """It leads with a millisecond per block, agreement goes on, and the next leader catches up."""
+    world = World(9, Scenario(n=4, delay=0.01))
+    late = world.machines[0]
+    late.jump = -5 * 3600.0
+    world.run(5)
+    times = [c.block.header.time_ms for c in late.disk.chain]
+    assert len(times) > 10
+    assert times == list(range(times[0], times[0] + len(times)))
+    world.crash(late, "for good")
+    world._misfortune._buried.add(0)
+    world.run(12)
+    last = world.machines[1].disk.chain[-1].block.header
+    assert last.view > 0
+    assert 0 <= world.latest_ms() - last.time_ms < 3_000
+
+
+def test_clocks_jump_and_disks_are_slow_in_these_runs() -> None:
+    """Forward, back, and right again; no quorum ever goes by a wrong clock."""
+    scenario = Scenario(
+        n=7, delay=0.03, loss=0.05, crash=0.005, clock_jump_rate=0.5, chaos=10.0,
+        slow_disks=frozenset({0}),
+    )  # fmt: skip
+    seen = set()
+    for seed in range(4):
+        outcome = simulate(seed, scenario=scenario, trace_all=True)
+        assert outcome.violation is None, report(outcome)
+        for what in (" is +", " is -", "has the right time again"):
+            if any(what in line for line in outcome.trace):
+                seen.add(what)
+    assert len(seen) == 3
 
 
 def cut_off(machine: int) -> set[tuple[int, int]]:

@@ -10,7 +10,7 @@ from holdfast_node.chain.crypto import ZERO_HASH
 from holdfast_node.chain.membership import Council, Membership, act
 from holdfast_node.chain.merkle import merkle_root
 from holdfast_node.chain.validators import ValidatorHistory, ValidatorSet
-from holdfast_node.consensus import Replica, Timeouts
+from holdfast_node.consensus import Effect, Replica, Timeouts
 from holdfast_node.consensus.messages import Anchored, Doubted, Floor, JournalRecord
 from holdfast_node.consensus.patience import Patience
 from holdfast_node.consensus.probation import Standing, judge
@@ -47,9 +47,12 @@ class Machine:
         self.offset = 0.0  # of the monotonic clock, seconds
         self.rate = 1.0
         self.skew = 0.0  # of the wall clock, seconds
+        self.jump = 0.0  # the same, while the clock is set wrong by hours
         self.up = False
         self.life = 0  # counts starts: what was meant for an earlier life never arrives
         self.frozen_until = 0.0
+        self.busy_until = 0.0  # with a write to a slow disk; `backlog` begins with what is written
+        self.backlog: list[Effect] = []
         self.timer_at: float | None = None
         self.replica: Replica | None = None
         self.standing = Standing(None, 0)
@@ -72,7 +75,12 @@ class Machine:
         return (local - self.offset) / self.rate
 
     def wall_ms(self, now: float) -> int:
-        return EPOCH_MS + int((now + self.skew) * 1000)
+        return max(0, EPOCH_MS + int((now + self.skew + self.jump) * 1000))
+
+    @property
+    def idle_at(self) -> float:
+        """When it takes messages, and looks at its timers."""
+        return max(self.frozen_until, self.busy_until)
 
     # The application: a chain of hashes over the transactions, each of which counts once.
 
@@ -174,6 +182,8 @@ class Machine:
         self.replica = None
         self.life += 1
         self.timer_at = None
+        self.backlog.clear()
+        self.busy_until = 0.0
         self.mempool.clear()
 
     def start(self, mark: bytes) -> list[JournalRecord]:

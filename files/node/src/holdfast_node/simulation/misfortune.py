@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What befalls machines and the network: restarts, freezes, partitions, faults of disks."""
+"""What befalls machines and the network: restarts, freezes, partitions, disks and clocks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from holdfast_node.simulation.machine import Machine
     from holdfast_node.simulation.world import World
+
+JUMP: Final = (600.0, 6 * 3600.0)  # seconds
 
 
 class Misfortune:
@@ -30,6 +32,8 @@ class Misfortune:
             machine = random.choice(world.machines)
             machine.frozen_until = world.now + random.uniform(0.5, 5.0)
             world.note(f"{machine} freezes until {machine.frozen_until:.3f}")
+        if scenario.clock_jump_rate:
+            self._clocks(scenario.clock_jump_rate)
         if scenario.partition_rate:
             if world.blocked and random.random() < 0.3:
                 world.note("partitions heal")
@@ -43,6 +47,20 @@ class Misfortune:
                     machine.backup = machine.disk.copied()
             if random.random() < scenario.disk_fault_rate:
                 self._disk_fault(random.choice(honest))
+
+    def _clocks(self, rate: float) -> None:
+        """Wall clocks jump by hours, of so few that no quorum goes by them, and back again."""
+        world, random = self._world, self._random
+        for machine in world.machines:
+            if machine.jump and random.random() < 0.2:
+                machine.jump = 0.0
+                world.note(f"{machine} has the right time again")
+        if random.random() < rate:
+            machine = random.choice(world.machines)
+            wrong = {m.index for m in world.machines if m.jump} | world.lame() | {machine.index}
+            if len(wrong) <= world.least_faults():
+                machine.jump = random.choice([-1, 1]) * random.uniform(*JUMP)
+                world.note(f"{machine} is {machine.jump / 3600:+.1f} hours off")
 
     def _partition(self) -> None:
         world, random, count = self._world, self._random, len(self._world.machines)
@@ -84,7 +102,7 @@ class Misfortune:
         world.blocked = set()
         world.note("healed")
         for machine in world.machines:
-            machine.frozen_until = 0.0
+            machine.frozen_until = machine.jump = 0.0
             machine.skew = 0.0 if machine.index not in world.faulty else machine.skew
             if machine.index in scenario.stopped:
                 if scenario.stop == "dead":

@@ -190,6 +190,13 @@ class Oracle:
             first = self.acknowledged.setdefault(transaction, height)
             self.demand(first == height, f"a transaction is in blocks {first} and {height}")
 
+    def timely(self, validator: int, header: Header, latest_ms: int) -> None:
+        """Chain time is never ahead of a true clock by more than what all tolerate."""
+        self.demand(
+            header.time_ms <= latest_ms,
+            f"v{validator}: block {header.height} is of {header.time_ms}, now it is {latest_ms}",
+        )
+
     def accused(self, evidence: Evidence, validators: ValidatorSet) -> None:
         try:
             evidence.check("sim", validators)

@@ -48,25 +48,30 @@ class Routine:
 
     def _sync_all(self) -> None:
         """Block sync: a machine that is behind takes blocks from a peer that can reach it."""
-        world = self._world
-        for machine in world.machines:
-            if not machine.up or machine.frozen_until > world.now:
+        for machine in self._world.machines:
+            self._sync(machine)
+
+    def _sync(self, machine: Machine) -> None:
+        world, life = self._world, machine.life
+        if not machine.up or machine.idle_at > world.now:
+            return
+        ahead = self._ahead_of(machine)
+        if not ahead or world.snapshots.catch_up(machine, ahead):
+            return
+        peer = world.random.choice(ahead)
+        for certified in world.adversary.served(peer, machine):
+            if certified.block.height != machine.height + 1:
                 continue
-            ahead = self._ahead_of(machine)
-            if not ahead or world.snapshots.catch_up(machine, ahead):
-                continue
-            peer = world.random.choice(ahead)
-            for certified in world.adversary.served(peer, machine):
-                if certified.block.height != machine.height + 1:
-                    continue
-                try:
-                    certified.check(CHAIN_ID, machine.validators_at(certified.block.height))
-                except RefusedError:
-                    break
-                life = machine.life
-                world.commit(machine, certified)
-                if machine.life != life:
-                    break
+            try:
+                certified.check(CHAIN_ID, machine.validators_at(certified.block.height))
+            except RefusedError:
+                return
+            world.commit(machine, certified)
+            if machine.life != life:
+                return
+            if machine.index in world.scenario.slow_disks:
+                world.after(world.occupy(machine), self._sync, machine)  # the next one then
+                return
 
     def _ahead_of(self, machine: Machine) -> list[Machine]:
         """Who offers blocks that the machine lacks, and is within its reach."""
@@ -86,7 +91,7 @@ class Routine:
         world = self._world
         for machine in world.machines:
             replica = machine.replica
-            if replica is None or machine.frozen_until > world.now or replica.decided:
+            if replica is None or machine.idle_at > world.now or replica.decided:
                 continue
             ahead = {peer.key.public_key for peer in self._ahead_of(machine)}
             claims = sum(replica.validators.index_of_key(key) is not None for key in ahead)
@@ -108,5 +113,7 @@ def _compact(machine: Machine) -> None:
     replica, disk = machine.replica, machine.disk
     if replica is None or disk.journal is None or len(disk.journal) < COMPACT_BYTES:
         return
+    if machine.backlog:
+        return  # not yet on disk what the replica goes by
     floor = Floor(replica.height - 1)
     disk.reset([Anchored(disk.anchor, 0), floor, *replica.records()])

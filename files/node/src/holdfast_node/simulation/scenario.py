@@ -29,8 +29,9 @@ class Scenario:
     """Chances are per message or per write, rates per second of virtual time, times in seconds.
 
     `byzantine` maps validators, or candidates, to what they do; with `stopped` they are at most f.
-    `skew` bounds how far wall clocks are off, `drift` how far monotonic ones run fast or slow (a
-    factor).
+    The disks of the validators `slow_disks` stay slow to the end. `clock_jump_rate` is of wall
+    clocks that jump by hours; `skew` bounds how far the others are off, `drift` how far monotonic
+    ones run fast or slow (a factor).
     """
 
     n: int
@@ -53,6 +54,8 @@ class Scenario:
     stop: Literal["dead", "frozen"] = "dead"
 
     snapshots: int = 0  # blocks from one to the next, and for how many more one is fetched
+    slow_disks: frozenset[int] = frozenset()
+    clock_jump_rate: float = 0.0
     expels: bool = False  # members put those out against whom they hold evidence
 
     @property
@@ -73,7 +76,7 @@ class Scenario:
         """The same after chaos: the network works, those at fault stay so."""
         return replace(
             self, loss=0.0, duplication=0.0, delay=0.02, crash=0.0, freeze_rate=0.0,
-            partition_rate=0.0, disk_fault_rate=0.0,
+            partition_rate=0.0, disk_fault_rate=0.0, clock_jump_rate=0.0,
         )  # fmt: skip
 
 
@@ -107,7 +110,19 @@ def draw(seed: int) -> Scenario:
         stopped=frozenset(order[byzantine_count : byzantine_count + stopped_count]),
         stop=random.choice(["dead", "frozen"]),
     )
-    return _with_expulsions(seed, _with_snapshots(seed, _with_changes(seed, scenario)))
+    scenario = _with_snapshots(seed, _with_changes(seed, scenario))
+    return _with_slow_disks_and_wrong_clocks(seed, _with_expulsions(seed, scenario))
+
+
+def _with_slow_disks_and_wrong_clocks(seed: int, scenario: Scenario) -> Scenario:
+    """A third of the runs has a machine with a slow disk; in another, clocks jump; or both."""
+    random = Random(f"disks and clocks {seed}")  # noqa: S311 -- as above
+    slow = frozenset({random.randrange(scenario.machines)})
+    return replace(
+        scenario,
+        slow_disks=slow if random.random() < 1 / 3 else frozenset(),
+        clock_jump_rate=random.choice([0.0, 0.0, 0.3]),
+    )
 
 
 def _with_expulsions(seed: int, scenario: Scenario) -> Scenario:

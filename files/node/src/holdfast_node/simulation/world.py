@@ -2,6 +2,7 @@
 """What machines do and say, and how the network treats it."""
 
 from random import Random
+from typing import Final
 
 from holdfast_node.chain.block import CertifiedBlock, Header
 from holdfast_node.chain.codec import decode, encode
@@ -23,8 +24,10 @@ from holdfast_node.simulation.keys import Keys, SimulatedValidators
 from holdfast_node.simulation.machine import (
     BLOCK_TRANSACTIONS,
     CHAIN_ID,
+    EPOCH_MS,
     MAX_BLOCK_BYTES,
     TIMEOUTS,
+    TOLERATED_MS,
     Machine,
     most_buffered,
 )
@@ -36,6 +39,8 @@ from holdfast_node.simulation.scenario import Scenario
 from holdfast_node.simulation.snapshots import Snapshots
 from holdfast_node.simulation.timeline import Timeline
 from holdfast_node.simulation.trace import describe
+
+SLOW_WRITE: Final = (0.05, 0.5)  # seconds
 
 
 class World(Timeline):
@@ -117,43 +122,79 @@ class World(Timeline):
 
     def crash(self, machine: Machine, why: str) -> None:
         self.note(f"{machine} crashes ({why}) at {machine.height}")
+        writing = machine.backlog[0] if machine.backlog else None
+        if isinstance(writing, Persist):
+            machine.disk.tear([writing.record], self.random)
         machine.crash()
 
     def carry_out(self, machine: Machine, effects: list[Effect]) -> None:
-        """Do what a replica asks for, in order; power may fail before, in and after each write."""
+        """Do what a replica asks for, in order; power may fail before, in and after each write.
+
+        On a slow disk what follows a write waits for it, and so does all else that the machine
+        would do, as in the driver; but its replica has moved on in memory.
+        """
+        if machine.backlog:
+            machine.backlog.extend(effects)
+            return
         life = machine.life
-        chance = self.scenario.crash
-        for effect in effects:
+        for number, effect in enumerate(effects):
             if machine.life != life:
                 return
-            fails = chance > 0 and self.random.random() < chance
-            match effect:
-                case Persist():
-                    if fails:
-                        machine.disk.tear([effect.record], self.random)
-                        self.crash(machine, "in a write")
-                        return
-                    machine.disk.append([effect.record])
-                    self.oracle.persisted(machine.index, effect.record)
-                    if isinstance(effect.record, Entered):
-                        self.gossip(machine, list(machine.mempool))
-                case Send():
-                    if fails:
-                        self.crash(machine, "before it spoke")
-                        return
-                    self._send(machine, effect.message)
-                case Commit():
-                    self.commit(machine, effect.certified)
-                case Evidence():
-                    if effect.subject not in self.evidence and machine.index not in self.faulty:
-                        accused = machine.validators_at(effect.height)
-                        self.oracle.accused(effect, accused)
-                        self.evidence[effect.subject] = effect
-                        name = accused[effect.validator].name
-                        self.note(f"{machine} accuses {name} of {effect.kind}")
-                case _:
-                    pass
+            if isinstance(effect, Persist | Commit) and machine.index in self.scenario.slow_disks:
+                machine.backlog.extend(effects[number:])
+                self.after(self.occupy(machine), self._written, machine, life)
+                return
+            self._carry_out(machine, effect)
         self.arm(machine)
+
+    def occupy(self, machine: Machine) -> float:
+        """Have its disk at work; returns for how long."""
+        seconds = self.random.uniform(*SLOW_WRITE)
+        machine.busy_until = self.now + seconds
+        return seconds
+
+    def _written(self, machine: Machine, life: int) -> None:
+        """A slow write is over; only then can it fail, or its effect be seen."""
+        if machine.life != life:
+            return
+        if machine.frozen_until > self.now:
+            self.after(machine.frozen_until - self.now, self._written, machine, life)
+            return
+        effect, *rest = machine.backlog
+        machine.backlog.clear()
+        self._carry_out(machine, effect)
+        if machine.life == life:
+            self.carry_out(machine, rest)
+
+    def _carry_out(self, machine: Machine, effect: Effect) -> None:
+        chance = self.scenario.crash
+        fails = chance > 0 and self.random.random() < chance
+        match effect:
+            case Persist():
+                if fails:
+                    machine.disk.tear([effect.record], self.random)
+                    self.crash(machine, "in a write")
+                    return
+                machine.disk.append([effect.record])
+                self.oracle.persisted(machine.index, effect.record)
+                if isinstance(effect.record, Entered):
+                    self.gossip(machine, list(machine.mempool))
+            case Send():
+                if fails:
+                    self.crash(machine, "before it spoke")
+                    return
+                self._send(machine, effect.message)
+            case Commit():
+                self.commit(machine, effect.certified)
+            case Evidence():
+                if effect.subject not in self.evidence and machine.index not in self.faulty:
+                    accused = machine.validators_at(effect.height)
+                    self.oracle.accused(effect, accused)
+                    self.evidence[effect.subject] = effect
+                    name = accused[effect.validator].name
+                    self.note(f"{machine} accuses {name} of {effect.kind}")
+            case _:
+                pass
 
     def commit(self, machine: Machine, certified: CertifiedBlock) -> None:
         if certified.block.height != machine.height + 1:
@@ -165,6 +206,7 @@ class World(Timeline):
         self.note(f"{machine} has block {block.height} {block.hash.hex()[:8]}")
         if machine.index not in self.faulty:
             self.oracle.committed(machine.index, certified, machine.root)
+            self.oracle.timely(machine.index, block.header, self.latest_ms())
         now = machine.clock(self.now)
         if machine.standing.doubt is not None and machine.marks.intersection(block.transactions):
             machine.clear_doubt()
@@ -206,9 +248,9 @@ class World(Timeline):
     def _fire(self, machine: Machine, life: int, at: float) -> None:
         if machine.life != life or machine.timer_at != at:
             return
-        if machine.frozen_until > self.now:
-            machine.timer_at = machine.frozen_until
-            self.after(machine.frozen_until - self.now, self._fire, machine, life, machine.timer_at)
+        if machine.idle_at > self.now:
+            machine.timer_at = machine.idle_at
+            self.after(machine.idle_at - self.now, self._fire, machine, life, machine.timer_at)
             return
         machine.timer_at = None
         if machine.replica is not None:
@@ -256,8 +298,8 @@ class World(Timeline):
             self.after(delay, self._arrive, sender, to, message)
 
     def _arrive(self, sender: Machine, to: Machine, message: Message) -> None:
-        if to.frozen_until > self.now:
-            self.after(to.frozen_until - self.now, self._arrive, sender, to, message)
+        if to.idle_at > self.now:
+            self.after(to.idle_at - self.now, self._arrive, sender, to, message)
             return
         if to.replica is None:
             return
@@ -291,6 +333,10 @@ class World(Timeline):
         """Somebody hands a transaction to this machine."""
         self.admit(machine, [transaction])
         self.gossip(machine, [transaction])
+
+    def latest_ms(self) -> int:
+        """The latest time that a block may have: what the fastest of the true clocks tolerates."""
+        return EPOCH_MS + TOLERATED_MS + int((self.now + self.scenario.skew) * 1000)
 
     # Who can be relied upon.
 
