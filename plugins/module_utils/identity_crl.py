@@ -32,6 +32,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     RefusedError,
     extension,
     is_signed_by,
+    not_after,
     to_pem,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_crl import (
@@ -159,7 +160,7 @@ def plan_publish(
     Raises RefusedError with everything that is wrong with the given lists.
     """
     problems = [fault for crl in given for fault in crl_problems(crl, issuers.known, moment)]
-    problems += _set_problems(given, present, identity, issuers.lasting)
+    problems += _set_problems(given, present, identity, issuers.lasting, moment)
     if problems:
         raise RefusedError(problems)
     kept = [
@@ -189,6 +190,7 @@ def _set_problems(
     present: Published,
     identity: Identity,
     lasting: Sequence[x509.Certificate],
+    moment: datetime.datetime,
 ) -> list[tuple[str, str]]:
     """Lists that are older than what is there, and the one that is missing.
 
@@ -212,7 +214,8 @@ def _set_problems(
     current = identity.current
     if current is not None and current.intermediates:
         issuer = current.intermediates[0]
-        if issuer in lasting and not any(is_from(crl, issuer) for crl in given):
+        ended = not_after(issuer) <= moment  # then no list of it is made any more
+        if issuer in lasting and not ended and not any(is_from(crl, issuer) for crl in given):
             text = (
                 f"crl: no list of '{issuer.subject.rfc4514_string()}', which issued the "
                 "certificate in use here: whoever checks would refuse all of its certificates"

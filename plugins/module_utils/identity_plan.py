@@ -228,7 +228,7 @@ def plan_request(
     moment: datetime.datetime,
     crls: Sequence[x509.CertificateRevocationList] = (),
 ) -> RequestPlan:
-    """What mtls_request has to do; crls: the revocation lists that are on the host."""
+    """What mtls_request has to do; crls: the revocation lists to look at."""
     reasons = renewal_reasons(identity, wanted, moment, crls)
     make = bool(reasons) and not pending_fits(identity, wanted)
     pending, current = identity.pending, identity.current

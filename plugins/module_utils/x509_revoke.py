@@ -107,10 +107,15 @@ class RevokePlan:
     issues: Sequence[Issue]
 
 
+def living(found: Authorities, moment: datetime.datetime) -> list[Authority]:
+    """The CAs that need a list: of one that has ended, no certificate is valid any more."""
+    return [one for one in found.all() if moment < not_after(one.intermediate)]
+
+
 def read_lists(found: Authorities, moment: datetime.datetime) -> dict[Path, Any]:
-    """The revocation list of each CA by its folder; None where there is no sound one."""
+    """The revocation list of each living CA by its folder; None where there is no sound one."""
     lists: dict[Path, Any] = {}
-    for one in found.all():
+    for one in living(found, moment):
         path = one.base / CRL
         lists[one.base] = None
         if path.exists():
@@ -145,10 +150,11 @@ def plan_revoke(
         for name in readmitted
     ]  # fmt: skip
     issues = []
-    for one in found.all():
+    for one in living(found, moment):
         present = lists[one.base]
         entries = _entries(one, present, found.log, revocations, moment)
-        reason = _due(present, entries, wishes, moment)
+        earliest = max(moment, not_before(one.intermediate))
+        reason = _due(present, entries, wishes, moment, earliest)
         if reason is None:
             continue
         previous = -1 if present is None else number_of(present)
@@ -244,9 +250,16 @@ def _entries(
 
 
 def _due(
-    present: Any, entries: Sequence[Entry], wishes: Wishes, moment: datetime.datetime
+    present: Any,
+    entries: Sequence[Entry],
+    wishes: Wishes,
+    moment: datetime.datetime,
+    earliest: datetime.datetime,
 ) -> str | None:
-    """Why a new list is to be made; None if the present one will do."""
+    """Why a new list is to be made; None if the present one will do.
+
+    earliest: from when a list that is made now counts at the latest.
+    """
     if present is None:
         return "there is no sound revocation list yet"
     if not {entry.serial for entry in entries} <= {one.serial for one in entries_of(present)}:
@@ -254,6 +267,8 @@ def _due(
     if wishes.force:
         return "a new list was asked for (force)"
     start, end = this_update(present), next_update(present)
+    if start > earliest:
+        return f"it is from {timestamp(start)}, when the clock here was ahead: hosts refuse it"
     left = 0.0 if end is None else (end - moment) / (end - start)
     if left < wishes.renew_before:
         return f"{max(left, 0):.0%} of its time is left; due below {wishes.renew_before:.0%}"
@@ -286,9 +301,6 @@ def apply_revoke(
         issuer = issue.authority.intermediate
         start = max(moment - BACKDATE, not_before(issuer))
         end = min(moment + datetime.timedelta(hours=wishes.hours), not_after(issuer))
-        if end <= moment:
-            text = f"{issue.authority.base}: this CA expired {timestamp(end)}"
-            raise RefusedError([("ca_expired", f"{text}: finish the rollover to its successor")])
         key = issue.authority.intermediate_key
         crl = make_crl(issuer, key, issue.entries, issue.number, (start, end))
         path = issue.authority.base / CRL

@@ -33,6 +33,8 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_ca import (
     BACKDATE,
+    INTERMEDIATE,
+    ROOT,
     Authority,
     Parameters,
     apply_creation,
@@ -50,6 +52,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509_log import (
 
 STATES = ("present", "trust_both", "reissue", "drop_old")
 SINGLE, TRUST_BOTH, REISSUE = "single", "trust_both", "reissue"
+_SOON = datetime.timedelta(days=182)
 
 _SIGNS = "it is to sign from now on"
 _NEW_WAY = (
@@ -102,6 +105,21 @@ class Authorities:
             "issuers": self.issuers(),
             "passphrase_age_days": (moment - sealed).days,
         }
+
+    def endings(self, moment: datetime.datetime) -> list[str]:
+        """What is to be said of certificates of who signs that end soon, or have ended."""
+        found = []
+        if self.active is None:
+            return found
+        base = self.active.base
+        for name, one in ((ROOT, self.active.root), (INTERMEDIATE, self.active.intermediate)):
+            end = not_after(one)
+            if end - moment < min(_SOON, (end - not_before(one)) / 10):
+                found.append(
+                    f"{base / name}: ends {timestamp(end)}, and every certificate of this CA with "
+                    "it: replace the CA before that (playbook rotate_ca)"
+                )
+        return found
 
     def trusted_roots(self) -> list[dict[str, str]]:
         """The roots hosts are to trust now, that of who signs first."""

@@ -20,6 +20,8 @@ description:
     The intermediate has path length 0, so it issues identities and no further CA.
   - It is made beside its final place and renamed as a whole, so that a crash leaves no half-made
     CA.
+  - Warns when the end of a certificate of the CA that signs is less than half a year away, or a
+    tenth of its own time.
   - The root key is needed only at creation. Move C(authority/root-key.pem) to a safe offline place
     afterwards; all modules work without it.
 extends_documentation_fragment:
@@ -307,6 +309,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
                 raise RefusedError([("not_proved", f"{directory}: differs from what was written")])
         for name in transaction.left_behind:
             module.warn(f"could not remove {name}")
+    for warning in found.endings(moment):
+        module.warn(warning)
     return {**planned.plan.result(), **found.facts(moment)}
 
 

@@ -15,8 +15,8 @@ description:
   - Only if one is due, a private key and a signing request are made on the host. Only the request
     leaves it. A request that waits already and still fits is used again.
   - What is in use is left alone until M(holdfast.chain.mtls_certificate) replaces it.
-  - A certificate that the revocation lists in C(crl.pem) name is due as well
-    (M(holdfast.chain.mtls_crl)).
+  - A certificate that a revocation list names is due as well, one in C(crl.pem)
+    (M(holdfast.chain.mtls_crl)) or in O(crl).
   - Repairs mode and owner of the private key in use, and removes what an interrupted run left.
 extends_documentation_fragment:
   - holdfast.chain.attributes
@@ -46,6 +46,12 @@ options:
     description: Renewal is due in any case. Such a task changes something on every run.
     type: bool
     default: false
+  crl:
+    description:
+      - Revocation lists in PEM that are looked at as well, such as those that
+        M(holdfast.chain.mtls_crl) is to publish on the host after this.
+      - Only a list that is signed by the issuer of the certificate in use counts.
+    type: str
 seealso:
   - module: holdfast.chain.mtls_sign
   - module: holdfast.chain.mtls_certificate
@@ -182,6 +188,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     check_fingerprint,
     now,
 )
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_crl import load_crls
 
 
 def wanted_identity(params: dict[str, Any]) -> Wanted:
@@ -209,7 +216,9 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     identity, published = read_identity(directory), read_published(directory)
     if published.fault:
         module.warn(f"revocation lists are not looked at: {published.fault}")
-    planned = plan_request(identity, wanted, owner, moment, published.crls)
+    given = load_crls(module.params["crl"], "crl") if module.params["crl"] else []
+    crls = [*given, *published.crls]
+    planned = plan_request(identity, wanted, owner, moment, crls)
     waiting = None if planned.make else identity.pending
     if planned.plan and not module.check_mode:
         with Transaction() as transaction:
@@ -223,7 +232,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
             )
             after = read_identity(directory, during_transaction=True)
             owner = Owner.resolve(module.params["owner"], module.params["group"])
-            if plan_request(after, wanted, owner, moment, published.crls).plan:
+            if plan_request(after, wanted, owner, moment, crls).plan:
                 raise RefusedError([("not_proved", f"{directory}: differs from what was written")])
             waiting = after.pending
         for name in transaction.left_behind:
@@ -247,6 +256,7 @@ def main() -> None:
             "root_fingerprint": {"type": "str"},
             "renew_before": {"type": "float", "default": 0.34},
             "force": {"type": "bool", "default": False},
+            "crl": {"type": "str"},
             **NAME_OPTIONS,
             **OWNER_OPTIONS,
         },

@@ -66,7 +66,8 @@ options:
         default: [server, client]
   validity_hours:
     description:
-      - Hours from now until the certificates expire, shortened to the end of the CA if needed.
+      - Hours from now until the certificates expire, shortened to the end of the
+        CA if needed, with a warning.
       - They are valid from five minutes ago, as clocks differ.
     type: int
     default: 720
@@ -215,13 +216,18 @@ def plan_issue(orders: list[Order], validity_hours: int) -> Plan:
 
 
 def sign(
-    orders: list[Order], authority: Any, hours: int, moment: datetime.datetime
+    orders: list[Order],
+    authority: Any,
+    span: tuple[datetime.datetime, datetime.datetime],
+    moment: datetime.datetime,
 ) -> tuple[dict[str, Any], bytes]:
-    """Issue and verify; the module's `certificates` and the lines for the log."""
-    start, end = validity(authority, hours, moment)
+    """Issue and verify; the module's `certificates` and the lines for the log.
+
+    span: start and end of the certificates' validity.
+    """
     issued, lines = {}, b""
     for order in orders:
-        leaf = issue(order, authority, start, end)
+        leaf = issue(order, authority, *span)
         problems = verify(
             CertPath(leaf, [authority.intermediate], authority.root),
             fingerprint(authority.root),
@@ -260,10 +266,17 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         raise RefusedError(problems)
     plan = plan_issue(orders, hours)
     certificates: dict[str, Any] = {}
-    if plan and not module.check_mode:
-        certificates, lines = sign(orders, authority, hours, moment)
-        with Transaction() as transaction:
-            record_lines(transaction, directory, lines)
+    if orders:
+        span = validity(authority, hours, moment)
+        if span[1] < moment + datetime.timedelta(hours=hours):
+            module.warn(
+                f"validity_hours: {hours}: cut short, for the issuing CA ends "
+                f"{timestamp(span[1])}: replace it before that (playbook rotate_ca)"
+            )
+        if not module.check_mode:
+            certificates, lines = sign(orders, authority, span, moment)
+            with Transaction() as transaction:
+                record_lines(transaction, directory, lines)
     return {
         **plan.result(),
         "certificates": certificates,

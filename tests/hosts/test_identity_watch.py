@@ -2,7 +2,7 @@
 """Every hour somebody looks at the identity of a node; `host` comes from testinfra's --hosts.
 
 That the timer fires under systemd, and what it leaves behind then, is in molecule/network. crond's
-hour is not waited for: what it would call is called here. No scenario runs this yet.
+hour is not waited for: what it would call is called here.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 """How the TLS identity on disk stands: what a timer looks at between renewals."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -19,12 +20,15 @@ State: TypeAlias = Literal["valid", "expiring", "expired", "not_yet_valid", "rev
 MAX_PEM_BYTES: Final = 1_048_576
 # Renewal is due when a third is left; what comes to this has been missed.
 EXPIRING: Final = 0.2
+# An authority is to be replaced while it can still sign for the whole time, twice.
+ENDING: Final = 2
 
 
 class Standing(msgspec.Struct, frozen=True):
     """Times in Unix seconds; `left_s` is negative after the end.
 
-    `crl_next_update` is that of the list that is out of date first, None without a list.
+    `crl_next_update` is that of the list that is out of date first, None without a list;
+    `issuer_not_after` the end of whoever ends first among the authorities behind the certificate.
     """
 
     name: str
@@ -35,6 +39,8 @@ class Standing(msgspec.Struct, frozen=True):
     left_s: float
     crl_next_update: float | None
     crl_stale: bool
+    issuer_not_after: float
+    issuer_ending: bool
 
     @property
     def warnings(self) -> list[str]:
@@ -47,7 +53,13 @@ class Standing(msgspec.Struct, frozen=True):
                 "renew it (playbook rotate_certs)"
             )
         if self.crl_stale:
-            found.append("the revocation list is out of date: publish it again (playbook revoke)")
+            found.append("the revocation list is out of date: renew it (playbook rotate_certs)")
+        if self.issuer_ending:
+            days = (self.issuer_not_after - self.not_after + self.left_s) / 86_400
+            found.append(
+                f"the authority behind it ends in {days:.0f} days, and every certificate with it: "
+                "replace it (playbook rotate_ca)"
+            )
         return found
 
 
@@ -74,9 +86,31 @@ def assess(tls: Tls, name: str, now: float) -> Standing:
         stale = next_update is not None and now > next_update
         if revocations.covers(leaf):
             state = "revoked"
+    issuer_end = min(each.not_valid_after_utc.timestamp() for each in _above(leaf, issuers))
     return Standing(
-        name, state, f"{leaf.serial_number:x}", start, end, end - now, next_update, stale
+        name=name,
+        state=state,
+        serial=f"{leaf.serial_number:x}",
+        not_before=start,
+        not_after=end,
+        left_s=end - now,
+        crl_next_update=next_update,
+        crl_stale=stale,
+        issuer_not_after=issuer_end,
+        issuer_ending=issuer_end - now < ENDING * (end - start),
     )
+
+
+def _above(leaf: x509.Certificate, issuers: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+    """Certificates on the way from the leaf to its root, by name; the leaf where there is none."""
+    found, name = [], leaf.issuer
+    for _ in issuers:
+        above = next((each for each in issuers if each.subject == name), None)
+        if above is None or above in found:
+            break
+        found.append(above)
+        name = above.issuer
+    return found or [leaf]
 
 
 def write_metrics(standing: Standing, path: Path) -> None:
@@ -92,6 +126,10 @@ def write_metrics(standing: Standing, path: Path) -> None:
         "crl_next_update_timestamp_seconds": (
             "When the first revocation list is out of date; NaN without one.",
             float("nan") if standing.crl_next_update is None else standing.crl_next_update,
+        ),
+        "issuer_expiry_timestamp_seconds": (
+            "End of the first of the authorities behind the certificate.",
+            standing.issuer_not_after,
         ),
         "check_timestamp_seconds": ("When this was looked at.", time.time()),
     }

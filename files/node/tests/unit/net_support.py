@@ -63,7 +63,7 @@ class Pki:
 
     def _sign(self, subject, public_key, issuer, issuer_key, path_length):
         return (
-            self._builder(subject, public_key, issuer, issuer_key, timedelta(days=1))
+            self._builder(subject, public_key, issuer, issuer_key, timedelta(days=9))
             .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
             .sign(issuer_key, hashes.SHA256())
         )

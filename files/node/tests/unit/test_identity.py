@@ -57,7 +57,26 @@ def test_a_revoked_certificate_and_an_old_list_are_told(pki):
     assert (fresh.state, fresh.crl_stale) == ("valid", False)
     stale = assess(tls_of(pki, folder), "v1", fresh.crl_next_update + 1)
     assert stale.crl_stale
-    assert "publish it again" in stale.warnings[-1]
+    assert "out of date: renew it (playbook rotate_certs)" in stale.warnings[-1]
+
+
+def test_the_end_of_the_authority_is_told_while_it_can_still_sign(pki):
+    """Intermediate and root end nine days from now, the certificate lives for two."""
+    folder, leaf = pki.issue("v1", lifetime=timedelta(hours=47))
+    tls, begin = tls_of(pki, folder), leaf.not_valid_before_utc.timestamp()
+    standing = assess(tls, "v1", begin + HOUR)
+    ends = standing.issuer_not_after
+    assert ends == pytest.approx(begin + 9 * 24 * HOUR + HOUR, abs=60)
+    assert not standing.issuer_ending
+    assert not assess(tls, "v1", ends - 97 * HOUR).issuer_ending
+    ending = assess(tls, "v1", ends - 95 * HOUR)
+    assert "ends in 4 days" in ending.warnings[-1]
+    assert "playbook rotate_ca" in ending.warnings[-1]
+    # One that is trusted and not behind the certificate is another matter.
+    other = Pki(pki.folder.parent / "other")
+    both = (pki.folder / "ca.pem").read_text() + (other.folder / "ca.pem").read_text()
+    (pki.folder / "ca.pem").write_text(both)
+    assert assess(tls, "v1", begin + HOUR).issuer_not_after == ends
 
 
 @pytest.mark.parametrize("file", ["chain.pem", "ca.pem"])
@@ -102,6 +121,7 @@ def test_the_command_prints_and_writes_metrics(config, tmp_path, pki):
     assert (shown["name"], shown["state"], shown["crl_next_update"]) == ("v1", "valid", None)
     now = samples(textfile)
     assert now["holdfast_identity_expiry_timestamp_seconds"] == shown["not_after"]
+    assert now["holdfast_identity_issuer_expiry_timestamp_seconds"] == shown["issuer_not_after"]
     assert now["holdfast_identity_revoked"] == 0
     assert math.isnan(now["holdfast_identity_crl_next_update_timestamp_seconds"])
     assert list(textfile.parent.iterdir()) == [textfile]

@@ -25,7 +25,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509_crl import (
     number_of,
     this_update,
 )
-from ansible_collections.holdfast.chain.plugins.modules import mtls_crl, mtls_sign
+from ansible_collections.holdfast.chain.plugins.modules import mtls_ca, mtls_crl, mtls_sign
 
 HOUR = datetime.timedelta(hours=1)
 
@@ -191,6 +191,41 @@ def test_a_new_list_is_made_before_the_old_one_runs_out(
     assert numbers[0] < numbers[1] < numbers[2] == numbers[1] + 1
     _at(monkeypatch, 500 * HOUR)  # long past its end
     assert number_of(_list(ca.crl())) > numbers[2]
+
+
+def test_a_list_of_a_clock_that_was_ahead_is_made_anew(
+    ca: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts refuse it as long as it is from the future."""
+    with monkeypatch.context() as ahead:
+        _at(ahead, 400 * 24 * HOUR)
+        early = ca.crl()
+    assert ca.publish(early["crl"])["problems"][0]["reason"] == "crl_not_yet_valid"
+    made = ca.crl()
+    assert "the clock here was ahead" in made["changes"][0]["reason"]
+    assert number_of(_list(made)) > number_of(_list(early))
+    assert ca.publish(made["crl"])["changed"]
+    assert not ca.crl()["changed"]
+
+
+@pytest.mark.parametrize("phase", ["trust_both", "reissue"])
+def test_a_ca_that_has_ended_holds_nobody_up(
+    ca: Any, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """In the middle of a rollover: the list of the other one is kept fresh, and published."""
+    ca.crl()
+    monkeypatch.setattr(mtls_ca, "now", lambda: now() + 1000 * 24 * HOUR)
+    ca.roll("trust_both")
+    if phase == "reissue":
+        ca.roll("reissue")
+    _at(monkeypatch, 1800 * 24 * HOUR)  # the first one lives for 1825 days, and is 30 days old
+    made = ca.crl(force=True)
+    assert made["changed"], made.text
+    assert [one["issuer"] for one in made["crls"]] == ["CN=Demo Issuing CA G2"]
+    told = {"issuers": made["issuers"], "trusted_roots": made["trusted_roots"]}
+    published = ca.publish(made["crl"], **told)
+    assert published["changed"], published.text
+    assert not ca.crl()["changed"]
 
 
 def test_numbers_rise_after_a_backup_was_restored(ca: Any, monkeypatch: pytest.MonkeyPatch) -> None:

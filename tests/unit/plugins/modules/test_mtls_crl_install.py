@@ -219,6 +219,16 @@ def test_a_revoked_identity_is_due_and_its_certificate_never_installed_again(rea
     assert ready.request()["reasons"] == []
 
 
+def test_a_list_that_is_still_to_be_published_counts_for_a_request(
+    ready: Any, other_pki: Any
+) -> None:
+    serial = load_certificate(ready.certificate, "x").serial_number
+    assert ready.request(crl=to_pem(made(ready, 101, serial)))["reasons"] == ["revoked"]
+    forged = made(ready, 102, serial, key=other_pki.intermediate_key)
+    assert ready.request(crl=to_pem(forged))["reasons"] == []
+    assert ready.request(crl="none")["problems"][0]["reason"] == "unreadable"
+
+
 def test_a_damaged_file_is_told_and_replaced(
     ready: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

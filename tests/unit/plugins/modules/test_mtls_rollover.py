@@ -18,7 +18,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     to_pem,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_crl import make_crl
-from ansible_collections.holdfast.chain.plugins.modules import mtls_ca
+from ansible_collections.holdfast.chain.plugins.modules import mtls_ca, mtls_sign
 
 DAY = datetime.timedelta(days=1)
 NEW_PASSPHRASE = "tragic mule capacitor"
@@ -152,6 +152,38 @@ def test_a_second_rollover_can_follow(ready: Any) -> None:
     ]
     assert names == ["CN=Demo Root CA G2", "CN=Demo Root CA G3"]
     assert _reasons(ready.roll("trust_both", replaces=first)) == ["unknown_root"]
+
+
+def test_the_end_of_a_ca_is_told_long_before(
+    ready: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By whoever looks at it or signs with it; not any more once its successor signs."""
+
+    def told(result: Any) -> str:
+        assert not result.failed, result.text
+        # Ansible writes warnings to stderr once its controller half is loaded in the process,
+        # and repeats those that it had of earlier modules in it.
+        return str(result.text + capsys.readouterr().err)
+
+    request = ready.request(force=True)["request"]
+    monkeypatch.setattr(mtls_ca, "now", lambda: now() + 1600 * DAY)  # of 1825, it is 30 old
+    assert "replace the CA" not in told(ready.roll())
+    monkeypatch.setattr(mtls_ca, "now", lambda: now() + 1650 * DAY)
+    text = told(ready.roll())
+    assert "intermediate.pem: ends 20" in text
+    assert "root.pem: ends" not in text  # it lives for 3650 days
+    for phase in ("trust_both", "reissue"):
+        ready.roll(phase)
+    found = mtls_ca.read_authorities(ready.ca, "correct horse battery staple")
+    assert found.endings(mtls_ca.now()) == []
+    monkeypatch.setattr(mtls_sign, "now", lambda: now() + 1650 * DAY)
+    assert "cut short" not in told(ready.sign(request, check=True))
+    monkeypatch.setattr(mtls_sign, "now", lambda: now() + 3460 * DAY)
+    for check in (True, False):
+        assert "validity_hours: 720: cut short" in told(ready.sign(request, check=check))
+    monkeypatch.setattr(mtls_sign, "now", lambda: now() + 3500 * DAY)
+    for check in (True, False):
+        assert _reasons(ready.sign(request, check=check)) == ["ca_expired"]
 
 
 @pytest.mark.parametrize(
