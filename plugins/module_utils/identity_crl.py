@@ -74,6 +74,11 @@ class Published:
             "fault": self.fault,
         }
 
+    @property
+    def pem(self) -> str:
+        """All of them in PEM."""
+        return "".join(map(to_pem, self.crls))
+
 
 def read_published(directory: Path, during_transaction: bool = False) -> Published:
     """The lists beside an identity.
@@ -119,14 +124,16 @@ class Issuers:
     known: Sequence[x509.Certificate]
     lasting: Sequence[x509.Certificate]
 
-    def may_count(self, crl: x509.CertificateRevocationList) -> bool:
+    def may_count(self, crl: x509.CertificateRevocationList, moment: datetime.datetime) -> bool:
         """Whether a list that was published here before is of a CA below a root trusted here.
 
         That CA itself may be forgotten: after two renewals no generation is from it, and the CA
-        that followed it does not tell of it for ever. Its list counts until its root is gone.
+        that followed it does not tell of it for ever. Its list counts until its root is gone, or
+        itself has ended, since then nothing that it issued is valid.
         """
-        if any(is_from(crl, issuer) for issuer in self.known):
-            return True
+        for issuer in self.known:
+            if is_from(crl, issuer):
+                return moment < not_after(issuer)
         roots = [one for one in self.known if one.subject == one.issuer]
         return any(
             not any(one.issuer == root.subject for one in self.known if one not in roots)
@@ -166,7 +173,7 @@ def plan_publish(
     kept = [
         crl
         for crl in present.crls
-        if not any(same_issuer(crl, one) for one in given) and issuers.may_count(crl)
+        if not any(same_issuer(crl, one) for one in given) and issuers.may_count(crl, moment)
     ]
     wanted = [*given, *kept]
     digests = [digest_of(crl) for crl in wanted]

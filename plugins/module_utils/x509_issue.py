@@ -175,8 +175,8 @@ def validity(
                     "ca_expired",
                     f"the issuing CA is valid from {timestamp(not_before(issuer))} to "
                     f"{timestamp(not_after(issuer))}, and it is {timestamp(moment)} here: check "
-                    "the clock; a CA that has ended can only be replaced by another one, made in "
-                    "another directory, whose root every host has to trust anew",
+                    "the clock; a CA that has ended can only be replaced by another one (another "
+                    "directory; role pki: pki_ca_directory, with pki_ca_new)",
                 )
             ]
         )

@@ -47,6 +47,10 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509_log import (
     line,
     record_lines,
 )
+from ansible_collections.holdfast.chain.plugins.module_utils.x509_restored import (
+    Restored,
+    recover,
+)
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_rollover import Authorities
 
 _MAX_HOURS = 24 * 3650
@@ -99,9 +103,10 @@ class Issue(NamedTuple):
 
 @dataclass(frozen=True)
 class RevokePlan:
-    """plan: what changes. lists: of all CAs as they are, None where there is none."""
+    """plan: what changes. restored: what hosts know better. issues: lists that are to be made."""
 
     plan: Plan
+    restored: Restored
     revocations: Sequence[Revocation]
     readmitted: Sequence[str]
     issues: Sequence[Issue]
@@ -134,8 +139,10 @@ def plan_revoke(
     lists: Mapping[Path, Any],
     wishes: Wishes,
     moment: datetime.datetime,
+    published: Sequence[Any] = (),
 ) -> RevokePlan:
-    """What mtls_crl has to do on the CA; pure."""
+    """What mtls_crl has to do on the CA; pure. published: lists that hosts have."""
+    restored = recover(living(found, moment), lists, published, found.log)
     revocations = list(_revocations(found.log, wishes.revoke, moment))
     readmitted = [name for name in dict.fromkeys(wishes.readmit) if name in found.log.barred]
     both = sorted(set(wishes.readmit) & {one.name for one in revocations})
@@ -143,6 +150,7 @@ def plan_revoke(
         text = f"revoke, readmit: {', '.join(both)}: in both: expected in one of them"
         raise RefusedError([("contradiction", text)])
     changes = [change for one in found.all() for change in removals(one)]
+    changes += restored.changes()
     changes += [_told(one) for one in revocations]
     changes += [
         Change(f"name {name}", f"revoked ({found.log.barred[name].reason})", "may be signed",
@@ -151,10 +159,12 @@ def plan_revoke(
     ]  # fmt: skip
     issues = []
     for one in living(found, moment):
-        present = lists[one.base]
+        present = restored.lists.get(one.base, lists[one.base])
         entries = _entries(one, present, found.log, revocations, moment)
         earliest = max(moment, not_before(one.intermediate))
         reason = _due(present, entries, wishes, moment, earliest)
+        if present is not lists[one.base]:
+            reason = f"hosts have a newer one, number {number_of(present)}: this CA was restored"
         if reason is None:
             continue
         previous = -1 if present is None else number_of(present)
@@ -165,7 +175,7 @@ def plan_revoke(
             before = {"revoked": _serials(entries_of(present)), "number": number_of(present)}
         after = {"revoked": _serials(entries), "valid_hours": wishes.hours}
         changes.append(Change(str(one.base / CRL), before, after, reason))
-    return RevokePlan(Plan(changes), revocations, readmitted, issues)
+    return RevokePlan(Plan(changes), restored, revocations, readmitted, issues)
 
 
 def _told(one: Revocation) -> Change:
@@ -287,6 +297,13 @@ def apply_revoke(
         for path in one.debris:
             transaction.remove(path)
     lines = b""
+    restored = planned.restored
+    for entry in restored.entries:
+        name = restored.names.get(entry.serial)
+        serial = f"{entry.serial:x}"
+        lines += line("revoked", entry.moment, name=name, serial=serial, reason=entry.reason)
+    for name, entry in restored.barred.items():
+        lines += line("barred", entry.moment, name=name, reason=entry.reason)
     for one in planned.revocations:
         if one.issued is None:
             lines += line("barred", moment, name=one.name, reason=one.reason)

@@ -104,6 +104,7 @@ class Authorities:
             "trusted_roots": self.trusted_roots(),
             "issuers": self.issuers(),
             "passphrase_age_days": (moment - sealed).days,
+            "retired": list(self.retired),
         }
 
     def endings(self, moment: datetime.datetime) -> list[str]:
@@ -114,11 +115,11 @@ class Authorities:
         base = self.active.base
         for name, one in ((ROOT, self.active.root), (INTERMEDIATE, self.active.intermediate)):
             end = not_after(one)
-            if end - moment < min(_SOON, (end - not_before(one)) / 10):
-                found.append(
-                    f"{base / name}: ends {timestamp(end)}, and every certificate of this CA with "
-                    "it: replace the CA before that (playbook rotate_ca)"
-                )
+            told = f"{base / name}: ends {timestamp(end)}, and every certificate of this CA with it"
+            if end <= moment:
+                found.append(f"{told}: only another CA, made in another directory, can follow it")
+            elif end - moment < min(_SOON, (end - not_before(one)) / 10):
+                found.append(f"{told}: replace the CA before that (playbook rotate_ca)")
         return found
 
     def trusted_roots(self) -> list[dict[str, str]]:
@@ -257,7 +258,7 @@ def check_lineage(found: Authorities, in_use: Mapping[str, Sequence[str]]) -> No
             f"in_use: hosts have identities of an authority with another root ({told}). It was "
             f"expected in {found.directory}; {has}. Bring that folder here from where it was made, "
             "or from its backup, or say where it is. Another authority would cut every host off "
-            "from the others; where that is wanted, leave in_use out",
+            "from the others; where that is wanted, leave in_use out (role pki: pki_ca_new)",
         )
 
 
@@ -344,7 +345,7 @@ def _drop(found: Authorities, replaces: str | None, moment: datetime.datetime) -
         raise _refused(
             "still_in_use",
             f"state: drop_old: the newest certificate of {listed} is from the old CA: renew it, or "
-            "revoke it if the host is gone",
+            "revoke it if the host is gone (playbook revoke, which takes its name in any case)",
         )
     folder = found.directory / "retired" / fingerprint(found.other.root)[:_SHORT]
     reason = "its root is not to be trusted any more"

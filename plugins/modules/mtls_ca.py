@@ -190,6 +190,11 @@ passphrase_age_days:
   description: Whole days since the keys got the passphrase they are encrypted with.
   returned: when the CA exists
   type: int
+retired:
+  description: First 16 hex digits of the fingerprints of the roots that were rolled over.
+  returned: when the CA exists
+  type: list
+  elements: str
 root_fingerprint:
   description:
     - SHA-256 of the root certificate's DER encoding, 64 lower-case hex digits.

@@ -16,7 +16,7 @@ description:
   - What is revoked is put on record in C(issued.jsonl) first. The list follows from it, so a crash
     in between is made good by the next run.
   - The number of a list is the time in seconds where that is higher than the previous number plus
-    one, so that numbers rise even after the CA was restored from a backup.
+    one. What a CA forgot that was restored from a backup, it learns from its hosts (O(published)).
   - On every other host (O(state=installed)) it verifies lists and replaces C(crl.pem) in the
     directory of the identity in one step. Lists that are not signed by a CA below a trusted root,
     are older than those that are there, or past their time are refused, and those that are there
@@ -84,6 +84,16 @@ options:
     description: Make new lists in any case.
     type: bool
     default: false
+  published:
+    description:
+      - The lists that hosts have, in PEM, as M(holdfast.chain.mtls_info) returns them. With
+        O(state=issued).
+      - If one is by this CA and newer than its own, the CA was restored from a backup. What is
+        revoked there is recorded again, names are barred as by O(revoke), and a newer list is made.
+        Without this, hosts refuse its lists as too old, or forget what was revoked.
+    type: list
+    elements: str
+    default: []
   crl:
     description: Lists in PEM, one for each CA. Required with O(state=installed).
     type: str
@@ -310,13 +320,16 @@ def issue(module: AnsibleModule) -> dict[str, Any]:
     for number in found.log.torn:
         module.warn(f"{directory}: line {number} of the log was cut short and tells nothing")
     lists = read_lists(found, moment)
-    planned = plan_revoke(found, lists, wishes, moment)
+    theirs = [crl for text in params["published"] for crl in load_crls(text, "published")]
+    planned = plan_revoke(found, lists, wishes, moment, theirs)
+    if planned.restored.warning:
+        module.warn(planned.restored.warning)
     if planned.plan and not module.check_mode:
         with Transaction() as transaction:
             apply_revoke(transaction, planned, found, wishes, moment)
             found = read_authorities(directory, params["passphrase"], during_transaction=True)
             lists = read_lists(found, moment)
-            if plan_revoke(found, lists, wishes.once_done(), moment).plan:
+            if plan_revoke(found, lists, wishes.once_done(), moment, theirs).plan:
                 raise RefusedError([("not_proved", f"{directory}: differs from what was written")])
         for name in transaction.left_behind:
             module.warn(f"could not remove {name}")
@@ -392,6 +405,7 @@ def main() -> None:
             "next_update_hours": {"type": "int", "default": 720},
             "renew_before": {"type": "float", "default": 0.5},
             "force": {"type": "bool", "default": False},
+            "published": {"type": "list", "elements": "str", "default": []},
             "crl": {"type": "str"},
             "issuers": {"type": "str"},
             "trusted_roots": TRUSTED_ROOTS_OPTION,

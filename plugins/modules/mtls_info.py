@@ -167,6 +167,9 @@ crl:
       description: One entry per list, with the fields that M(holdfast.chain.mtls_crl) returns.
       type: list
       elements: dict
+    pem:
+      description: The lists themselves, in PEM; empty if there are none.
+      type: str
 served:
   description: What the listener serves; null without O(port).
   returned: success
@@ -287,7 +290,8 @@ def look(params: dict[str, Any]) -> dict[str, Any]:
     if params["directory"] is not None:
         directory = Path(params["directory"])
         identity, published = read_identity(directory), read_published(directory)
-        on_disk, crl = disk_facts(identity, published), published.facts(now())
+        on_disk = disk_facts(identity, published)
+        crl = {**published.facts(now()), "pem": published.pem}
     ports = [] if params["port"] is None else [params["port"], *params["also"]]
     seen = [probe(listener_from(params, port, identity)).facts(now()) for port in ports]
     if on_disk and "sha256" in on_disk:

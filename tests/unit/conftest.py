@@ -61,6 +61,7 @@ class Outcome(dict):
 
 def _run_module(name: str, arguments: dict[str, Any], check: bool = False) -> Outcome:
     from ansible.module_utils import basic  # noqa: PLC0415 - after the path is set
+    from ansible.module_utils.common import warnings  # noqa: PLC0415
 
     module = importlib.import_module(f"ansible_collections.holdfast.chain.plugins.modules.{name}")
     parameters = {
@@ -72,6 +73,7 @@ def _run_module(name: str, arguments: dict[str, Any], check: bool = False) -> Ou
     saved = basic._ANSIBLE_ARGS, getattr(basic, "_ANSIBLE_PROFILE", None)
     basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": parameters}).encode()
     basic._ANSIBLE_PROFILE = "legacy"  # ansible-core 2.19 wants to know how arguments are encoded
+    warnings._global_warnings.clear()  # a module is alone in its process
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output), pytest.raises(SystemExit):

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Holdfast contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Role pki on two hosts that are folders here: whose authority it takes, and who is refused."""
+"""Role pki on hosts that are folders here: whose authority it takes, and who is refused."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PLAY = {
 
 
 class Fleet:
-    """Hosts a and b with their authority, and runs of the role on them."""
+    """Some hosts with their authority, and runs of the role on them."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, names: str = "ab") -> None:
         self.place = place
         self.ca = place / "ca"
         place.mkdir(exist_ok=True)
-        hosts = {name: {"pki_directory": str(place / name / "tls")} for name in ("a", "b")}
+        hosts = {name: {"pki_directory": str(place / name / "tls")} for name in names}
         variables = {
             "ansible_connection": "local",
             "ansible_python_interpreter": "{{ ansible_playbook_python }}",
@@ -46,11 +46,16 @@ class Fleet:
         (place / "inventory.yml").write_text(json.dumps(inventory))
         (place / "play.yml").write_text(json.dumps([PLAY]))
 
-    def run(self, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        """The role on both hosts."""
+    def run(
+        self, *words: str, pipelining: bool = True, **variables: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """The role on all hosts."""
         command = ["ansible-playbook", "-i", str(self.place / "inventory.yml")]
         command += [str(self.place / "play.yml"), "-e", json.dumps(variables), *words]
-        env = environment(ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0", COLUMNS="160")
+        env = environment(
+            ANSIBLE_NOCOLOR="1", ANSIBLE_FORCE_COLOR="0", COLUMNS="160",
+            ANSIBLE_PIPELINING=str(pipelining),
+        )  # fmt: skip
         return subprocess.run(
             command, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
         )
@@ -111,11 +116,38 @@ def test_another_authority_is_made_only_on_purpose(
         assert {host["changed"] for host in _recap(refused).values()} == {0}
     assert snapshot(fleet.place) == before
     old = fleet.current("a")
-    made = fleet.run(pki_ca_directory=str(elsewhere), pki_ca_new=True)
+    new = {"pki_ca_directory": str(elsewhere), "pki_ca_new": True}
+    rehearsed = fleet.run("--check", **new)
+    assert rehearsed.returncode == 0, rehearsed.stdout
+    assert snapshot(fleet.place) == before
+    made = fleet.run(**new)
     assert made.returncode == 0, made.stdout
     assert fleet.current("a") != old
     root = (elsewhere / "authority" / "root.pem").read_bytes()
     assert {(fleet.current(name) / "ca.pem").read_bytes() for name in "ab"} == {root}
+    again = fleet.run(pki_ca_directory=str(elsewhere))
+    assert {host["changed"] for host in _recap(again).values()} == {0}, again.stdout
+
+
+@pytest.mark.timeout(180)
+def test_a_run_over_new_hosts_alone_makes_no_authority(fleet: Fleet) -> None:
+    """Another account adds a host: the others would refuse it, and its authority all of them."""
+    fleet = Fleet(fleet.place, "abc")
+    elsewhere = fleet.place / "elsewhere"
+    refused = fleet.run("--limit", "c", pki_ca_directory=str(elsewhere))
+    said = re.sub(r"\s+", " ", refused.stdout)
+    assert refused.returncode != 0
+    assert f"localhost:{elsewhere} (pki_ca_host, pki_ca_directory): there is no authority" in said
+    assert "with --limit c makes none" in said
+    assert not elsewhere.exists()
+    # As Ansible is by itself, what modules are told passes through files: the passphrase must not.
+    added = fleet.run("--limit", "c", "-vvv", pipelining=False)
+    assert added.returncode == 0, added.stdout
+    written = re.findall(r" PUT \S+ TO \S+/AnsiballZ_(\w+)\.py", added.stdout)
+    assert written.count("mtls_request") == written.count("mtls_crl") == 1  # on c
+    assert {"mtls_ca", "mtls_sign"}.isdisjoint(written)
+    roots = {(fleet.current(name) / "ca.pem").read_bytes() for name in "abc"}
+    assert len(roots) == 1
 
 
 @pytest.mark.timeout(180)
@@ -133,3 +165,22 @@ def test_a_barred_name_is_refused_and_the_others_are_served(fleet: Fleet, *, lis
     assert "revoke_readmit=true" in said
     assert fleet.current("a") != before["a"]
     assert fleet.current("b") == before["b"]
+
+
+@pytest.mark.timeout(180)
+def test_a_restored_authority_does_not_forget_who_was_revoked(fleet: Fleet) -> None:
+    """A host's list says it: what was revoked after the backup stays so, and its name is barred."""
+    shutil.copytree(fleet.ca, fleet.place / "backup")
+    fleet.crl(revoke=[{"name": "b"}])
+    published = fleet.place / "a" / "tls" / "crl.pem"
+    shutil.copyfile(fleet.ca / "authority" / "crl.pem", published)
+    before = published.read_bytes()
+    shutil.rmtree(fleet.ca)
+    (fleet.place / "backup").rename(fleet.ca)
+    done = fleet.run()
+    recap = _recap(done)
+    assert (recap["a"]["failed"], recap["b"]["failed"]) == (0, 1), done.stdout
+    assert "pki_name = b: was revoked" in re.sub(r"\s+", " ", done.stdout)
+    assert published.read_bytes() != before
+    log = (fleet.ca / "issued.jsonl").read_text()
+    assert '"event": "revoked"' in log

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import stat
 from pathlib import Path
 from typing import Any, Callable
@@ -17,10 +18,13 @@ from ansible_collections.holdfast.chain.plugins.module_utils.x509 import (
     make_key,
     make_request,
     now,
+    to_pem,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.x509_crl import (
+    Entry,
     entries_of,
     load_crls,
+    make_crl,
     next_update,
     number_of,
     this_update,
@@ -228,15 +232,49 @@ def test_a_ca_that_has_ended_holds_nobody_up(
     assert not ca.crl()["changed"]
 
 
-def test_numbers_rise_after_a_backup_was_restored(ca: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = ca.ca / "authority" / "crl.pem"
-    ca.crl()
-    backup = path.read_bytes()
+def test_what_was_revoked_after_the_backup_stays_revoked(
+    ca: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hosts' lists say it, and get a newer one; the name is barred as before."""
+    ca.publish(ca.crl()["crl"])
+    shutil.copytree(ca.ca, tmp_path / "backup")
     _at(monkeypatch, HOUR)
-    published = ca.crl(force=True)
-    path.write_bytes(backup)
+    ca.crl(revoke=[{"name": "v1"}])
+    request = {"name": "v2", "request": ca.request(force=True)["request"], **ca.names}
+    issued = ca.sign("", requests=[request])["certificates"]["v2"]
     _at(monkeypatch, 2 * HOUR)
-    assert number_of(_list(ca.crl(force=True))) > number_of(_list(published))
+    revoked = ca.crl(revoke=[{"name": "v2", "reason": "key_compromise"}])
+    ca.publish(revoked["crl"])
+    shutil.rmtree(ca.ca)
+    (tmp_path / "backup").rename(ca.ca)
+    _at(monkeypatch, 3 * HOUR)
+    has = ca.run("mtls_info", {"directory": str(ca.directory)})["crl"]["pem"]
+    checked = ca.crl(published=[has, has], check=True)
+    made = ca.crl(published=[has, has])
+    assert checked["changes"] == made["changes"]
+    said = made.text + capsys.readouterr().err
+    assert f"not whose certificate {issued['serial']} was" in said
+    assert _serials(made) == sorted([ca.serial, issued["serial"]])
+    assert made["barred"] == ["v1"]
+    assert number_of(_list(made)) > number_of(_list(revoked))
+    for published in ([has], [made["crl"]], []):
+        assert not ca.crl(published=published)["changed"]
+    assert ca.publish(made["crl"])["changed"]
+    assert "name_revoked" in str(ca.sign(ca.request(force=True)["request"])["problems"])
+
+
+def test_no_host_can_invent_a_revocation(ca: Any, other_pki: Any) -> None:
+    """Only lists that this CA signed tell it something."""
+    ca.crl()
+    serial = int(ca.serial, 16)
+    entries = [Entry(serial, now() - HOUR, "unspecified")]
+    forged = [
+        make_crl(issuer, other_pki.intermediate_key, entries, 2**40, (now() - HOUR, now() + HOUR))
+        for issuer in (ca.pki.intermediate, other_pki.intermediate)
+    ]
+    done = ca.crl(published=[to_pem(crl) for crl in forged])
+    assert not done["changed"], done.text
+    assert "published: " in ca.crl(published=["none"])["msg"]
 
 
 def test_an_entry_leaves_after_it_was_on_a_list_past_its_certificates_end(
