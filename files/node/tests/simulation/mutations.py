@@ -162,7 +162,7 @@ def unbounded_buffer() -> list[Patch]:
 
 
 def lost_watermark() -> list[Patch]:
-    return [(replica_module, "VIEWS_AHEAD", 2**62)]
+    return [(height_module, "VIEWS_AHEAD", 2**62)]
 
 
 def unchecked_signature() -> list[Patch]:
@@ -179,14 +179,14 @@ def stale_view() -> list[Patch]:
     """Votes for a proposal of a view that was given up."""
 
     def accept(real):
-        def mutated(self, message, now):
+        def mutated(self, message):
             if isinstance(message, PrePrepare) and message.view < self.view and not self.active:
                 self.view, self.active = message.view, True
-            return real(self, message, now)
+            return real(self, message)
 
         return mutated
 
-    return [wrap(Replica, "_on_pre_prepare", accept)]
+    return [wrap(Replica, "_is_moot", accept)]
 
 
 def free_choice() -> list[Patch]:
@@ -292,6 +292,15 @@ def votes_counted_twice() -> list[Patch]:
     ]
 
 
+def doubtful_votes_known() -> list[Patch]:
+    """A vote counts as verified as soon as its validator has voted in that view."""
+
+    def has(self, view, _block_hash, validator, _signature):
+        return validator in self._by_view.get(view, {})
+
+    return [(VoteBook, "has", has)]
+
+
 def no_timeout() -> list[Patch]:
     return [(Replica, "_view_seconds", lambda _self: float(10**9))]
 
@@ -331,12 +340,16 @@ def compacted_too_far() -> list[Patch]:
 
 
 def hasty_accusation() -> list[Patch]:
-    def accuse(self, kind, message, known, block_hash):
-        subject = (message.validator, self.height, message.view)
-        said = (block_hash, message.signature)
-        return [replica_module.two_votes(kind, self.chain_id, subject, known, said)]
+    """A proposal that is repeated counts as another one."""
 
-    return [(Replica, "_compare", accuse)]
+    def accuse(real):
+        def mutated(self, message):
+            again = isinstance(message, PrePrepare) and self._proposal is not None
+            return real(self, message) and not (again and message.view == self.view)
+
+        return mutated
+
+    return [wrap(Replica, "_is_moot", accuse)]
 
 
 def old_set_at_activation() -> list[Patch]:
@@ -480,6 +493,7 @@ MUTATIONS = [
     Mutation("a second view given up without one", second_view_change_not_written, STUCK),
     Mutation("a NEW-VIEW written and not followed", new_view_not_followed, STORMY),
     Mutation("votes for anything count", votes_counted_twice, byzantine("equivocate", base=CALM)),
+    Mutation("a second vote not verified", doubtful_votes_known, byzantine("forge")),
     Mutation("no timeout", no_timeout, replace(STORMY, stopped=frozenset({0}))),
     Mutation("a censor never suspected", endless_patience, byzantine("censor", base=CALM)),
     Mutation("a lock not restored", lock_not_restored, STORMY),

@@ -115,6 +115,49 @@ def records(effects: list[Effect]) -> list[Record]:
     return [effect.record for effect in effects if isinstance(effect, Persist)]
 
 
+class CountingValidators(ValidatorSet):
+    """Counts the signatures that are verified."""
+
+    verified = 0
+
+    def verify(self, index: int, message: bytes, signature: bytes) -> bool:
+        self.verified += 1
+        return super().verify(index, message, signature)
+
+
+def test_what_is_repeated_or_late_costs_no_signature_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each message as often as somebody likes: verified once, or not at all if it is of the past.
+
+    A different one, or one signed otherwise, is verified all the same.
+    """
+    counting = CountingValidators(VALIDATORS.validators)
+    me, proposed = replica(), block()
+    monkeypatch.setattr(me, "validators", counting)
+    monkeypatch.setattr(me, "_successors", counting)
+
+    def cost(message: Message) -> int:
+        before = counting.verified
+        me.receive(message, 0)
+        return counting.verified - before
+
+    early = pre_prepare(block(height=2))
+    for message in (pre_prepare(proposed), vote("prepare", 3, proposed), early):
+        assert [cost(message) for _ in range(3)] == [1, 0, 0], message
+    assert [cost(view_change(0, 1, proposed)) for _ in range(3)] == [4, 0, 0]
+    forged = Vote("prepare", 1, 0, proposed.hash, 3, bytes(64))
+    assert [cost(forged) for _ in range(2)] == [1, 1]
+    assert cost(pre_prepare(block(text=b"other"))) == 1  # there may be evidence in it
+    assert cost(vote("prepare", 3, block(text=b"other"))) == 1
+    assert cost(view_change(0, 1)) == 1
+    following = new_view(2, [view_change(i, 2) for i in (0, 2, 3)])
+    assert [cost(following) for _ in range(3)] == [4, 0, 0]
+    assert cost(new_view(1, [view_change(i, 1) for i in (0, 2, 3)])) == 0
+    assert cost(pre_prepare(proposed)) == 0
+    assert me.view == 2
+
+
 def test_three_phases_lead_to_a_certified_block() -> None:
     """Pre-prepare, 2f prepares, 2f + 1 commits: the block is final and its certificate holds."""
     me, proposed = replica(), block()

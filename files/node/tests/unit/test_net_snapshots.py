@@ -20,11 +20,13 @@ from holdfast_node.net.snapshot_sync import SnapshotSync
 from holdfast_node.net.sources import Sources
 from holdfast_node.net.sync import BlockSync, SyncServer
 from holdfast_node.net.wire import (
+    MAX_MANIFEST_PARTS,
     Blocks,
     GetBlocks,
     GetManifest,
     GetPage,
     GetSnapshots,
+    ManifestPart,
     PeerError,
     SnapshotPart,
     Snapshots,
@@ -494,6 +496,35 @@ async def test_a_failed_installation_leaves_everything(pki, tmp_path, origin):
         assert not list(tmp_path.glob("chain.db.snapshot*"))
 
 
+class GoneInBetween(Peer):
+    """Its snapshot goes while the manifest is fetched."""
+
+    def manifest(self, identity):
+        super().manifest(identity)
+        return self.folder.manifest(identity) if len(self.manifests) < 3 else b""
+
+
+async def test_a_long_manifest_comes_in_parts(pki, tmp_path, origin, monkeypatch):
+    """From the peer that it was begun with; if it goes meanwhile, nobody lied."""
+    monkeypatch.setattr("holdfast_node.net.sync_server.MANIFEST_PART_BYTES", 300)
+    size = len(origin[1].manifest(origin[1].offers()[0][1]))
+    assert 300 * 4 < size < 300 * MAX_MANIFEST_PARTS
+    kinds = {"v2": GoneInBetween}
+    async with network(pki, tmp_path, origin, kinds) as (newcomer, sync, hosts):
+        announce(sync, "v2")
+        await until(lambda: newcomer.faults == [("v2", "aborted")])
+        assert newcomer.installed == 0
+        assert len(hosts["v2"].manifests) == 3
+        await in_step(newcomer, origin)  # by its blocks
+    home = tmp_path / "other"
+    home.mkdir()
+    async with network(pki, home, origin, {"v2": Peer}) as (newcomer, sync, hosts):
+        announce(sync, "v2")
+        await in_step(newcomer, origin)
+        assert (newcomer.installed, newcomer.faults) == (1, [])
+        assert len(hosts["v2"].manifests) == -(-size // 300)
+
+
 async def test_the_server_answers_what_is_asked(pki, tmp_path, origin):
     async with serving(pki, "v2", Peer(*origin)) as host:
         mine = replace(
@@ -508,8 +539,10 @@ async def test_the_server_answers_what_is_asked(pki, tmp_path, origin):
         offers = (await ask(GetSnapshots(), Snapshots)).offers
         assert [offer.height for offer in offers] == [NEWEST, INTERVAL]
         identity = offers[0].identity
-        assert (await ask(GetManifest(identity), SnapshotPart)).data == host.manifest(identity)
-        assert (await ask(GetManifest(b"x" * 32), SnapshotPart)).data == b""
+        whole = ManifestPart(host.manifest(identity), 1)
+        assert await ask(GetManifest(identity, 0), ManifestPart) == whole
+        assert await ask(GetManifest(identity, 1), ManifestPart) == ManifestPart(b"", 1)
+        assert await ask(GetManifest(b"x" * 32, 0), ManifestPart) == ManifestPart(b"", 0)
         assert (await ask(GetPage(identity, 2**32, 0), SnapshotPart)).data == b""
         page = await ask(GetPage(identity, 0, 0), SnapshotPart)
         assert page.data == host.page(identity, 0, 0)

@@ -17,6 +17,7 @@ from holdfast_node.net.wire import (
     GetPage,
     GetSnapshots,
     Hello,
+    ManifestPart,
     Message,
     Offer,
     PeerError,
@@ -47,7 +48,8 @@ SYNC_MESSAGES = [
     Blocks((b"x",), 9, 1),
     GetSnapshots(),
     Snapshots((Offer(9, HASH), Offer(4, HASH))),
-    GetManifest(HASH),
+    GetManifest(HASH, 19),
+    ManifestPart(b"part", 20),
     GetPage(HASH, 1, 2**32),
     SnapshotPart(b"page"),
 ]

@@ -32,11 +32,14 @@ from holdfast_node.chain.transaction import Put
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.ledger.ledger import Ledger
 from holdfast_node.ledger.state_tree import DEPTH, StateTree, bucket_of, entry_leaf
+from holdfast_node.net.wire import MANIFEST_PART_BYTES, MAX_MANIFEST_PARTS
 from holdfast_node.snapshot.assembly import CANDIDATE, Assembly, remove_leftovers
 from holdfast_node.snapshot.folder import KEPT, Kept, SnapshotFolder
 from holdfast_node.snapshot.manifest import (
+    MAX_CHUNKS_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_PAGE_BYTES,
+    MAX_TRAIL_BYTES,
     PAGE_BYTES,
     Chunk,
     ChunkHasher,
@@ -544,17 +547,34 @@ def test_a_manifest_with_any_byte_changed(origin: Origin, data: st.DataObject) -
     assert [c.node for c in manifest.chunks] == [c.node for c in origin.manifest.chunks]
 
 
-def test_a_manifest_that_no_frame_has_room_for(tmp_path: Path, monkeypatch) -> None:
-    """It is not read, and not made."""
-    with pytest.raises(RefusedError, match="manifest of"):
-        read_manifest(bytes(MAX_MANIFEST_BYTES + 1))
+@pytest.mark.parametrize(
+    ("bound", "what"),
+    [
+        ("MAX_MANIFEST_BYTES", "manifest"),
+        ("MAX_CHUNKS_BYTES", "list of chunks"),
+        ("MAX_TRAIL_BYTES", "trail of validator sets"),
+    ],
+)
+def test_a_manifest_that_is_too_large(
+    origin: Origin, tmp_path: Path, monkeypatch, bound: str, what: str
+) -> None:
+    """It is not read, and not made; what is too large is told, and what comes of it."""
+    monkeypatch.setattr(f"holdfast_node.snapshot.manifest.{bound}", 0)
+    with pytest.raises(RefusedError, match=rf"^{what} of \d+ bytes: at most 0$"):
+        read_manifest(origin.kept.encoded)
     ledger = open_ledger(tmp_path)
     ledger.store.pin_every(1)
     commit(ledger)
-    monkeypatch.setattr("holdfast_node.snapshot.manifest.MAX_MANIFEST_BYTES", 100)
-    with pytest.raises(StorageError, match="too much state"):
+    with pytest.raises(StorageError, match=f"{what} of .*new nodes begin with its blocks"):
         write(ledger, SnapshotFolder(tmp_path))
+    assert list((tmp_path / "snapshots").iterdir()) == []
     ledger.store.close()
+
+
+def test_a_manifest_fits_in_its_parts() -> None:
+    """Whatever may be made can be sent."""
+    assert MAX_CHUNKS_BYTES + MAX_TRAIL_BYTES < MAX_MANIFEST_BYTES
+    assert MAX_MANIFEST_BYTES <= MANIFEST_PART_BYTES * MAX_MANIFEST_PARTS
 
 
 def test_bounds() -> None:

@@ -22,18 +22,35 @@ from test_driver import Node, run_until
 from test_membership import KEYS, agree_to_join, certify_by
 from test_snapshot import SMALL_CHUNKS, puts, write
 
+from holdfast_node.chain.block import (
+    Certificate,
+    CertifiedHeader,
+    Header,
+    VoteSignature,
+    vote_bytes,
+)
 from holdfast_node.chain.codec import decode, encode
-from holdfast_node.chain.crypto import account_of
+from holdfast_node.chain.crypto import ZERO_HASH, PrivateKey, account_of
+from holdfast_node.chain.genesis import Genesis, GenesisValidator
 from holdfast_node.chain.membership import ACTIVATION_DISTANCE
+from holdfast_node.chain.trail import MAX_CHANGES, TrailStep
 from holdfast_node.chain.transaction import Approve, ProposeLeave
+from holdfast_node.chain.validators import ValidatorSet
 from holdfast_node.config import Snapshots as SnapshotSettings
 from holdfast_node.doctor import examine
 from holdfast_node.errors import RefusedError
 from holdfast_node.ledger.ledger import Ledger
+from holdfast_node.ledger.state_tree import DEPTH, StateTree
 from holdfast_node.rejoin import Rejoin
 from holdfast_node.snapshot.assembly import CANDIDATE, Assembly
 from holdfast_node.snapshot.folder import Kept, SnapshotFolder
-from holdfast_node.snapshot.manifest import Manifest
+from holdfast_node.snapshot.manifest import (
+    MAX_TRAIL_BYTES,
+    Chunk,
+    Manifest,
+    read_manifest,
+    subtree,
+)
 from holdfast_node.snapshots import Snapshots
 from holdfast_node.vote_log import VoteLog
 
@@ -134,6 +151,76 @@ def test_a_trail_with_gaps_is_refused(changed, tmp_path: Path, steps: int) -> No
     assert ledger.height == 0
     assert not list(home.glob(CANDIDATE + "*"))
     ledger.store.close()
+
+
+def many_changes(count: int, members: int, name: str = "v") -> tuple[Genesis, bytes]:
+    """A chain on which the last of `members` left and came back, `count` changes in all, and the
+    manifest of the (empty) state above them."""
+    keys = [PrivateKey(bytes([i]) * 32) for i in range(members)]
+    genesis = Genesis(
+        chain_id="long",
+        time_ms=1,
+        validators=[GenesisValidator(f"{name}{i}", k.public_key.hex()) for i, k in enumerate(keys)],
+        accounts={},
+    )
+    full = genesis.validator_set
+    less = ValidatorSet(full.validators[:-1])
+    root = StateTree((), lambda _bucket: []).root
+
+    def certified(height: int, present: ValidatorSet, following: ValidatorSet) -> CertifiedHeader:
+        header = Header(
+            "long", height, 0, height, ZERO_HASH, ZERO_HASH, root, present.hash, following.hash
+        )
+        signed = vote_bytes("commit", "long", height, 0, header.hash)
+        votes = (VoteSignature(i, keys[i].sign(signed)) for i in range(present.quorum))
+        return CertifiedHeader(header, Certificate(height, 0, header.hash, tuple(votes)))
+
+    sets = [full if i % 2 == 0 else less for i in range(count + 1)]
+    steps = tuple(
+        TrailStep(certified(5 * i + 4, sets[i], sets[i + 1]), sets[i + 1].validators)
+        for i in range(count)
+    )
+    head = certified(5 * count + 9, sets[-1], sets[-1])
+    chunk = Chunk(subtree({}, 0, DEPTH), ())
+    return genesis, encode(Manifest(head, steps, 0, (chunk,)))
+
+
+def test_five_hundred_changes_of_sixteen_validators(tmp_path: Path) -> None:
+    """Each is proved by the set before it; one that is left out, or false, breaks the trail."""
+    genesis, encoded = many_changes(500, 16)
+    assert len(encoded) < MAX_TRAIL_BYTES / 8  # so all 4,096 of so many fit
+    assembly = Assembly(tmp_path, genesis, encoded)
+    assert assembly.height == 2509
+    rows = assembly._connection.execute("SELECT count(*) FROM base").fetchone()
+    assert rows == (501,)
+    assembly.discard()
+    manifest = read_manifest(encoded)
+    gap = manifest.trail[:250] + manifest.trail[251:]
+    with pytest.raises(RefusedError):
+        Assembly(tmp_path, genesis, encode(msgspec.structs.replace(manifest, trail=gap)))
+    step = manifest.trail[400]
+    votes = step.certified.certificate.signatures
+    false = msgspec.structs.replace(
+        step,
+        certified=CertifiedHeader(
+            step.certified.header,
+            msgspec.structs.replace(
+                step.certified.certificate,
+                signatures=(*votes[:-1], VoteSignature(votes[-1].validator, bytes(64))),
+            ),
+        ),
+    )
+    trail = (*manifest.trail[:400], false, *manifest.trail[401:])
+    with pytest.raises(RefusedError):
+        Assembly(tmp_path, genesis, encode(msgspec.structs.replace(manifest, trail=trail)))
+
+
+@pytest.mark.parametrize(("members", "changes"), [(256, 440), (26, MAX_CHANGES)])
+def test_the_bounds_of_a_trail_are_as_stated(members: int, changes: int) -> None:
+    """For names as long as may be, from the sizes of a few changes."""
+    sizes = [len(many_changes(count, members, "n" * 60)[1]) for count in (1, 3)]
+    step = (sizes[1] - sizes[0]) / 2
+    assert changes * step < MAX_TRAIL_BYTES < 1.1 * changes * step
 
 
 def test_the_doctor_checks_what_the_chain_begins_with(changed, tmp_path: Path) -> None:

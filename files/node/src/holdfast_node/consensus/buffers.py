@@ -49,7 +49,7 @@ class FutureMessages:
         """Keep `message`; the sender's oldest ones make room for it."""
         queue = self._waiting.setdefault(message.validator, deque(maxlen=FUTURE_MESSAGES))
         size = weight(message)
-        if size > self.max_bytes or any(message == known for known, _ in queue):
+        if size > self.max_bytes or message in self:
             return
         queue.append((message, size))
         while sum(size for _, size in queue) > self.max_bytes:
@@ -66,6 +66,9 @@ class FutureMessages:
         """The blocks proposed for `view`, oldest first."""
         messages = (message for queue in self._waiting.values() for message, _ in queue)
         return [m.block for m in messages if isinstance(m, PrePrepare) and m.view == view]
+
+    def __contains__(self, message: Message) -> bool:
+        return any(message == known for known, _ in self._waiting.get(message.validator, ()))
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))

@@ -11,13 +11,16 @@ from holdfast_node.consensus.buffers import FutureMessages, ViewChangeBook, weig
 from holdfast_node.consensus.messages import (
     Entered,
     Locked,
+    Message,
     NewView,
     PrePrepare,
     Proposed,
     Record,
+    ViewChange,
+    Vote,
     Voted,
 )
-from holdfast_node.consensus.votes import VoteBook
+from holdfast_node.consensus.votes import VIEWS_AHEAD, VIEWS_BEHIND, VoteBook
 
 VOTE_BYTES: Final = 512  # a vote in a book, in memory, about
 
@@ -128,6 +131,46 @@ class HeightState:
         """Whether a proposal of `view` would be judged now."""
         idle = self.active and not self.decided and self._proposal is None
         return idle and view == self.view
+
+    def _is_moot(self, message: Message) -> bool:
+        """Whether a message of this height would change nothing, whoever has signed it.
+
+        Said before signatures are looked at: a NEW-VIEW has as many as a quorum squared, and each
+        message is repeated until its height is decided, or as long as somebody likes.
+        """
+        view = message.view
+        match message:
+            case PrePrepare():
+                return self._is_moot_proposal(message)
+            case Vote():
+                lowest = max(self.first_view, self.view - VIEWS_BEHIND)
+                return not lowest <= view <= self.view + VIEWS_AHEAD
+            case ViewChange():
+                known = self._changes.of(message.validator)
+                return view <= self.first_view or (
+                    known is not None
+                    and (
+                        known.view > view
+                        or (known.view, known.prepared) == (view, message.prepared)
+                    )
+                )
+            case NewView():
+                return view <= self.first_view or view < self.view + self.active
+
+    def _is_moot_proposal(self, message: PrePrepare) -> bool:
+        if not self.view <= message.view <= self.view + VIEWS_AHEAD:
+            return True
+        if message.view > self.view or not self.active:
+            early = self._early  # the one of the lowest view that may still come
+            return early is not None and self.view <= early.view <= message.view
+        return self._proposal is not None and self._proposal.hash == message.block.hash
+
+    def _is_known(self, message: Message) -> bool:
+        """Whether this very vote was verified before, and counts."""
+        if not isinstance(message, Vote):
+            return False
+        book = self._prepares if message.kind == "prepare" else self._commits
+        return book.has(message.view, message.block_hash, message.validator, message.signature)
 
     def waiting_proposals(self, view: int) -> list[Block]:
         """The blocks that are looked at when the next height begins, in `view`."""

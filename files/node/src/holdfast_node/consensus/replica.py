@@ -29,7 +29,7 @@ from holdfast_node.consensus.messages import (
 from holdfast_node.consensus.rules import check_message, check_size, required_block
 from holdfast_node.consensus.speaker import Speaker
 from holdfast_node.consensus.timeouts import Timeouts
-from holdfast_node.consensus.votes import VIEWS_AHEAD, VIEWS_BEHIND
+from holdfast_node.consensus.votes import VIEWS_BEHIND
 from holdfast_node.errors import RefusedError
 
 
@@ -172,8 +172,10 @@ class Replica(HeightState):
         validators = self._successors if ahead else self.validators
         if message.validator == validators.index_of_key(self.public_key):
             return []
+        if message in self._future if ahead else self._is_moot(message):
+            return []
         try:
-            if not trusted:
+            if not trusted and (ahead or not self._is_known(message)):
                 check_message(message, chain_id=self.chain_id, validators=validators)
             check_size(message, self._max_block_bytes)
             if ahead:
@@ -184,6 +186,7 @@ class Replica(HeightState):
             return [Refused(message.validator, error.code, error.message)]
 
     def _dispatch(self, message: Message, now: float) -> list[Effect]:
+        """A message that is not moot, from who says it."""
         match message:
             case PrePrepare():
                 return self._on_pre_prepare(message, now)
@@ -195,12 +198,8 @@ class Replica(HeightState):
                 return self._on_new_view(message, now)
 
     def _on_pre_prepare(self, message: PrePrepare, now: float) -> list[Effect]:
-        if message.view < self.view or message.view > self.view + VIEWS_AHEAD:
-            return []
         if message.view > self.view or not self.active:
-            early = self._early
-            if early is None or early.view < self.view or message.view < early.view:
-                self._early = message
+            self._early = message
             return []
         known = self._proposal
         block_hash = message.block.hash
@@ -231,9 +230,6 @@ class Replica(HeightState):
         return effects + self._progress()
 
     def _on_vote(self, message: Vote) -> list[Effect]:
-        lowest = max(self.first_view, self.view - VIEWS_BEHIND)
-        if not lowest <= message.view <= self.view + VIEWS_AHEAD:
-            return []
         book = self._prepares if message.kind == "prepare" else self._commits
         other = book.add(message.view, message.block_hash, _signature(message))
         if other is not None:
@@ -247,19 +243,13 @@ class Replica(HeightState):
         known: tuple[bytes, bytes],
         block_hash: bytes,
     ) -> list[Effect]:
-        if known[0] == block_hash:
-            return []
         subject = (message.validator, self.height, message.view)
         said = (block_hash, message.signature)
         return [two_votes(kind, self.chain_id, subject, known, said)]
 
     def _on_view_change(self, message: ViewChange, now: float) -> list[Effect]:
-        if message.view <= self.first_view:
-            return []
         known = self._changes.add(message)
         if known is not None:
-            if known.view > message.view:
-                return []
             evidence = two_view_changes(self.chain_id, known, message)
             return [] if evidence is None else [evidence]
         target = self._changes.target(self.view, self.validators.tolerated_faults)
@@ -268,10 +258,6 @@ class Replica(HeightState):
         return self._follow_view_change(now)
 
     def _on_new_view(self, message: NewView, now: float) -> list[Effect]:
-        if message.view < self.view or message.view <= self.first_view:
-            return []
-        if message.view == self.view and self.active:
-            return []
         effects: list[Effect] = []
         if message.view > self.view:
             effects.append(Persist(Entered(self.height, message.view)))

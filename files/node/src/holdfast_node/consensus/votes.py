@@ -21,6 +21,10 @@ class VoteBook:
         first = known.setdefault(vote.validator, (block_hash, vote.signature))
         return first if first[0] != block_hash else None
 
+    def has(self, view: int, block_hash: bytes, validator: int, signature: bytes) -> bool:
+        """Whether this very vote was entered."""
+        return self._by_view.get(view, {}).get(validator) == (block_hash, signature)
+
     def of(self, view: int, block_hash: bytes) -> tuple[VoteSignature, ...]:
         """The votes for `block_hash` in `view`, sorted by validator."""
         known = self._by_view.get(view)

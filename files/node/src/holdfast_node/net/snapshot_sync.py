@@ -20,6 +20,7 @@ from holdfast_node.net.wire import (
     GetManifest,
     GetPage,
     GetSnapshots,
+    ManifestPart,
     Offer,
     PeerError,
     SnapshotPart,
@@ -193,11 +194,17 @@ class SnapshotSync(Generic[Sink]):
         return False
 
     async def _manifest(self, sources: Sources, source: Source, offer: Offer) -> Sink:
-        part: SnapshotPart = await sources.ask(source, GetManifest(offer.identity), SnapshotPart)
-        if not part.data:
-            raise PeerError("aborted", f"the snapshot of block {offer.height} is gone")
+        parts: list[bytes] = []
+        while True:
+            request = GetManifest(offer.identity, len(parts))
+            part: ManifestPart = await sources.ask(source, request, ManifestPart)
+            if not part.data:
+                raise PeerError("aborted", f"the snapshot of block {offer.height} is gone")
+            parts.append(part.data)
+            if len(parts) >= part.parts:
+                break
         try:
-            sink = await to_thread.run_sync(self._begin, part.data)
+            sink = await to_thread.run_sync(self._begin, b"".join(parts))
         except RefusedError as error:
             raise PeerError("malformed", f"bad snapshot: {error}") from error
         if (sink.identity, sink.height) != (offer.identity, offer.height):

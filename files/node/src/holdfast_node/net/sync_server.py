@@ -14,6 +14,7 @@ from holdfast_node.net.listener import Listener, Refusals
 from holdfast_node.net.session import Session, Terms
 from holdfast_node.net.settings import NetworkSettings
 from holdfast_node.net.wire import (
+    MANIFEST_PART_BYTES,
     MAX_OFFERS,
     SYNC_REQUEST_LIMIT,
     Blocks,
@@ -21,6 +22,7 @@ from holdfast_node.net.wire import (
     GetManifest,
     GetPage,
     GetSnapshots,
+    ManifestPart,
     Offer,
     PeerError,
     Reason,
@@ -63,7 +65,7 @@ class SnapshotSource(Protocol):
         """Height and identity (32 bytes) of each, newest first."""
 
     def manifest(self, identity: bytes) -> bytes:
-        """The encoded manifest; empty if that snapshot is not here."""
+        """The encoded manifest, of at most 20 MiB; empty if that snapshot is not here."""
 
     def page(self, identity: bytes, chunk: int, page: int) -> bytes:
         """One encoded page; empty if it is not here. Called in a worker thread."""
@@ -143,7 +145,9 @@ class SyncServer:
             await session.send(reply)
         await anyio.sleep(self._budget(session.peer).spend(len(reply) + _REQUEST_COST))
 
-    async def _reply(self, request: SyncRequest) -> Blocks | Snapshots | SnapshotPart:
+    async def _reply(
+        self, request: SyncRequest
+    ) -> Blocks | Snapshots | ManifestPart | SnapshotPart:
         if isinstance(request, GetBlocks):
             blocks = self._blocks(
                 max(request.from_height, 1), request.limit, min(request.max_bytes, PAGE_BYTES)
@@ -155,7 +159,10 @@ class SyncServer:
                 offers = () if source is None else source.offers()[:MAX_OFFERS]
                 return Snapshots(tuple(Offer(height, identity) for height, identity in offers))
             case GetManifest():
-                return SnapshotPart(b"" if source is None else source.manifest(request.identity))
+                manifest = b"" if source is None else source.manifest(request.identity)
+                first, size = request.part * MANIFEST_PART_BYTES, len(manifest)
+                part = manifest[first : first + MANIFEST_PART_BYTES]
+                return ManifestPart(part, -(-size // MANIFEST_PART_BYTES))
             case GetPage():
                 if source is None:
                     return SnapshotPart(b"")

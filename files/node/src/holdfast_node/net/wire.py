@@ -22,6 +22,8 @@ SYNC_REQUEST_LIMIT: Final = 1024
 MAX_TRANSACTIONS: Final = 10_000
 MAX_PAGE_BLOCKS: Final = 1_024
 MAX_OFFERS: Final = 8
+MANIFEST_PART_BYTES: Final = 2**20
+MAX_MANIFEST_PARTS: Final = 20
 
 _HEADER: Final = struct.Struct(">I")
 
@@ -143,7 +145,17 @@ class Snapshots(Value, frozen=True, tag="snapshots"):
 
 
 class GetManifest(Value, frozen=True, tag="get-manifest"):
+    """Ask for part `part` of an encoded manifest, from 0."""
+
     identity: Hash
+    part: Annotated[int, Meta(ge=0, lt=MAX_MANIFEST_PARTS)]
+
+
+class ManifestPart(Value, frozen=True, tag="manifest-part"):
+    """One of `parts`, all but the last of `MANIFEST_PART_BYTES`; none if that is not here."""
+
+    data: Annotated[bytes, Meta(max_length=MANIFEST_PART_BYTES)]
+    parts: Annotated[int, Meta(ge=0, le=MAX_MANIFEST_PARTS)]
 
 
 class GetPage(Value, frozen=True, tag="get-page"):
@@ -155,7 +167,7 @@ class GetPage(Value, frozen=True, tag="get-page"):
 
 
 class SnapshotPart(Value, frozen=True, tag="snapshot-part"):
-    """A manifest or a page, encoded; empty if that snapshot is not here (any more)."""
+    """A page, encoded; empty if that snapshot is not here (any more)."""
 
     data: bytes
 
@@ -163,7 +175,7 @@ class SnapshotPart(Value, frozen=True, tag="snapshot-part"):
 Delivered: TypeAlias = Consensus | Transactions | Status
 Message: TypeAlias = Hello | Consensus | Transactions | Status | Ping | Pong | Renew | Bye
 SyncRequest: TypeAlias = GetBlocks | GetSnapshots | GetManifest | GetPage
-SyncMessage: TypeAlias = Hello | SyncRequest | Blocks | Snapshots | SnapshotPart
+SyncMessage: TypeAlias = Hello | SyncRequest | Blocks | Snapshots | ManifestPart | SnapshotPart
 
 
 def frame_limit(max_block_bytes: int) -> int:

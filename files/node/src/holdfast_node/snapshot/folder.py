@@ -140,7 +140,10 @@ class SnapshotFolder:
         except OSError as error:
             raise StorageError(f"{unfinished}: {error}: make room on the disk") from error
         except RefusedError as error:
-            raise StorageError(f"{unfinished}: {error}: too much state for a snapshot") from error
+            raise StorageError(
+                f"{unfinished}: {error}; no snapshot can be made of this chain any more, and new "
+                "nodes begin with its blocks"
+            ) from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return _kept(final, manifest, encoded)

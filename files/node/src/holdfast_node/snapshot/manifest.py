@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta
 
 from holdfast_node.chain.block import CertifiedHeader, Hash, Header
@@ -29,9 +30,11 @@ PAGE_BYTES: Final = 512 * 1024
 MAX_PAGE_BYTES: Final = 2**20
 CHUNK_BYTES: Final = 2**20
 MAX_PAGES: Final = 2**20
-# What a frame of every chain has room for: manifests of some 90 GiB of state, or of some 140
-# changes of a set of 256 validators (400 of 100), whose trail is part of it.
-MAX_MANIFEST_BYTES: Final = 4 * 2**20 - 64
+# The chunks of some 90 GiB of state.
+MAX_CHUNKS_BYTES: Final = 4 * 2**20 - 64
+# All `MAX_CHANGES` of a set of 26 validators, whatever their names; 440 of one of 256.
+MAX_TRAIL_BYTES: Final = 16 * 2**20 - 64 * 1024
+MAX_MANIFEST_BYTES: Final = MAX_CHUNKS_BYTES + MAX_TRAIL_BYTES + 64 * 1024
 
 
 class Chunk(Value, frozen=True):
@@ -90,12 +93,32 @@ class Manifest(Value, frozen=True):
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Decode a manifest, which is still to be checked. Raises `RefusedError`."""
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise RefusedError(
-            "oversized", f"manifest of {len(data)} bytes: at most {MAX_MANIFEST_BYTES}"
-        )
+    """Decode a manifest, which is still to be checked. Raises `RefusedError`.
+
+    Before objects are made of them, its parts are measured: a short encoding can be a large list.
+    """
+    _demand_size("manifest", len(data), MAX_MANIFEST_BYTES)
+    try:
+        outline = msgspec.msgpack.decode(data, type=_Outline)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RefusedError("malformed", f"not a manifest: {error}") from error
+    _demand_size("list of chunks", len(outline.chunks), MAX_CHUNKS_BYTES)
+    _demand_size("trail of validator sets", len(outline.trail), MAX_TRAIL_BYTES)
     return decode(data, Manifest)
+
+
+class _Outline(msgspec.Struct, array_like=True):
+    """The fields of a `Manifest`, as bytes."""
+
+    head: msgspec.Raw
+    trail: msgspec.Raw
+    depth: msgspec.Raw
+    chunks: msgspec.Raw
+
+
+def _demand_size(what: str, size: int, most: int) -> None:
+    if size > most:
+        raise RefusedError("oversized", f"{what} of {size} bytes: at most {most}")
 
 
 def demand_root(root: bytes, header: Header) -> None:
