@@ -260,7 +260,9 @@ def _check_revocation(
             "one that peers accept; renew it"
         )
     if revocations.is_stale:
-        warnings.append(f"{stated}: out of date: expected a newer one; publish it again")
+        warnings.append(
+            f"{stated}: out of date: expected a newer one; renew it (playbook rotate_certs)"
+        )
 
 
 def _leads_to(chain: list[x509.Certificate], root: x509.Certificate) -> bool:

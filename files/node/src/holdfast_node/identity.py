@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 from holdfast_node.config import Tls
 from holdfast_node.errors import ConfigError
 from holdfast_node.files import read_file
-from holdfast_node.net.revocation import read_revocations
+from holdfast_node.net.revocation import UNREADABLE, read_revocations
 
 State: TypeAlias = Literal["valid", "expiring", "expired", "not_yet_valid", "revoked"]
 
 MAX_PEM_BYTES: Final = 1_048_576
-# Renewal is due when a third is left; what comes to this has been missed.
+# Renewal is due when a third is left (of lists, half); what comes to this has been missed.
 EXPIRING: Final = 0.2
 # An authority is to be replaced while it can still sign for the whole time, twice.
 ENDING: Final = 2
@@ -39,6 +39,7 @@ class Standing(msgspec.Struct, frozen=True):
     left_s: float
     crl_next_update: float | None
     crl_stale: bool
+    crl_expiring: bool
     issuer_not_after: float
     issuer_ending: bool
 
@@ -54,6 +55,8 @@ class Standing(msgspec.Struct, frozen=True):
             )
         if self.crl_stale:
             found.append("the revocation list is out of date: renew it (playbook rotate_certs)")
+        elif self.crl_expiring:
+            found.append("the revocation list ends soon: renew it (playbook rotate_certs)")
         if self.issuer_ending:
             days = (self.issuer_not_after - self.not_after + self.left_s) / 86_400
             found.append(
@@ -79,11 +82,12 @@ def assess(tls: Tls, name: str, now: float) -> Standing:
         state = "not_yet_valid"
     elif end - now < EXPIRING * (end - start):
         state = "expiring"
-    next_update, stale = None, False
+    next_update, stale, ending = None, False, False
     if tls.crl is not None:
         revocations = read_revocations(tls.crl, issuers)
         next_update = revocations.next_update
         stale = next_update is not None and now > next_update
+        ending = revocations.is_due(now, EXPIRING)
         if revocations.covers(leaf):
             state = "revoked"
     issuer_end = min(each.not_valid_after_utc.timestamp() for each in _above(leaf, issuers))
@@ -96,6 +100,7 @@ def assess(tls: Tls, name: str, now: float) -> Standing:
         left_s=end - now,
         crl_next_update=next_update,
         crl_stale=stale,
+        crl_expiring=ending,
         issuer_not_after=issuer_end,
         issuer_ending=issuer_end - now < ENDING * (end - start),
     )
@@ -148,6 +153,6 @@ def _certificates(path: Path, key: str) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(read_file(path, MAX_PEM_BYTES, "PEM certificates"))
     except ConfigError as error:
         raise ConfigError([f"{key} = {fault}" for fault in error.faults]) from error
-    except ValueError as error:
+    except UNREADABLE as error:
         fault = f'{key} = "{path}": expected certificates in PEM; install them'
         raise ConfigError([fault]) from error

@@ -52,9 +52,13 @@ def test_a_revoked_certificate_and_an_old_list_are_told(pki):
     now = leaf.not_valid_before_utc.timestamp() + HOUR
     pki.revoke(leaf, left=timedelta(hours=2))
     assert assess(tls_of(pki, folder), "v1", now).state == "revoked"
-    pki.revoke()
+    pki.revoke(left=timedelta(days=1))  # of two; the certificate ends in an hour
     fresh = assess(tls_of(pki, folder), "v1", now)
-    assert (fresh.state, fresh.crl_stale) == ("valid", False)
+    assert (fresh.state, fresh.crl_stale, fresh.crl_expiring) == ("valid", False, False)
+    assert not assess(tls_of(pki, folder), "v1", now + 14 * HOUR).crl_expiring
+    ending = assess(tls_of(pki, folder), "v1", now + 15 * HOUR)
+    assert (ending.crl_stale, ending.crl_expiring) == (False, True)
+    assert "ends soon: renew it (playbook rotate_certs)" in ending.warnings[-1]
     stale = assess(tls_of(pki, folder), "v1", fresh.crl_next_update + 1)
     assert stale.crl_stale
     assert "out of date: renew it (playbook rotate_certs)" in stale.warnings[-1]

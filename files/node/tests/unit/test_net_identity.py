@@ -3,6 +3,7 @@
 
 import hashlib
 import shutil
+import ssl
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -109,7 +110,23 @@ def revoke(pki, _folder):
     pki.revoke(leaf)
 
 
-@pytest.mark.parametrize("damage", [mix, expire, rename, remove, distrust, garble, revoke])
+def outdo(pki, folder):
+    """A root of a version of X.509 that there is not, which OpenSSL takes."""
+    der = pki.root.public_bytes(Encoding.DER).replace(
+        b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09"
+    )
+    with (pki.folder / "ca.pem").open("a") as file:
+        file.write(ssl.DER_cert_to_PEM_cert(der))
+
+
+def circle(_pki, folder):
+    (folder / "key.pem").unlink()
+    (folder / "key.pem").symlink_to("key.pem")
+
+
+@pytest.mark.parametrize(
+    "damage", [outdo, circle, mix, expire, rename, remove, distrust, garble, revoke]
+)
 async def test_bad_files_are_refused_and_the_old_identity_stays(pki, damage):
     """Said with a way out, counted, visible as long as it lasts; right files end it."""
     folder, _ = pki.issue("v1")
@@ -124,6 +141,7 @@ async def test_bad_files_are_refused_and_the_old_identity_stays(pki, damage):
     assert keeper.tls.loaded is before
     assert keeper.refused
     assert keeper.reloads == {"accepted": 0, "refused": 1}
+    (folder / "key.pem").unlink(missing_ok=True)
     pki.issue("v1")
     pki.trust(pki)
     pki.crl.unlink(missing_ok=True)

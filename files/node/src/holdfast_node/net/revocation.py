@@ -21,11 +21,13 @@ from holdfast_node.errors import ConfigError
 MAX_CRL_BYTES: Final = 64 * 2**20
 
 _PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
-_UNREADABLE: Final = (
+# What the library raises for certificates and lists that it cannot make anything of.
+UNREADABLE: Final = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
+    x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
 
@@ -46,6 +48,15 @@ class Revocations:
         """When the first of the lists should have been renewed, Unix seconds; None without one."""
         ends = [one.next_update_utc for one, _ in self._lists]
         return min((end.timestamp() for end in ends if end), default=None)
+
+    def is_due(self, now: float, part: float) -> bool:
+        """Whether one of the lists has less than this part of its time left at Unix time `now`."""
+        return any(
+            one.next_update_utc.timestamp() - now
+            < part * (one.next_update_utc - one.last_update_utc).total_seconds()
+            for one, _ in self._lists
+            if one.next_update_utc
+        )
 
     @property
     def is_stale(self) -> bool:
@@ -94,7 +105,7 @@ def read_revocations(path: Path, issuers: Sequence[x509.Certificate]) -> Revocat
                 for issuer in issuers
                 if _subject_key_id(issuer) == _key_id(one) is not None
             )
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise _fault(path, str(error)) from error
         name = one.issuer.rfc4514_string()
         if critical:  # a delta, or a list of some certificates only: others would pass unnoticed

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 
 from holdfast_node.chain.names import spiffe_id
 from holdfast_node.errors import ConfigError
-from holdfast_node.net.revocation import Revocations, read_revocations
+from holdfast_node.net.revocation import UNREADABLE, Revocations, read_revocations
 from holdfast_node.net.wire import PeerError
 
 _log = structlog.get_logger(__name__)
@@ -237,13 +237,16 @@ class Tls:
             )
 
     def _resolved(self) -> tuple[Path, Path, Path, Path | None]:
-        """Where the files are, all links followed."""
-        return (
-            self._certificate.resolve(),
-            self._key.resolve(),
-            self._ca.resolve(),
-            self._crl and self._crl.resolve(),
-        )
+        """Where the files are, all links followed. Raises `ConfigError`."""
+        try:
+            return (
+                self._certificate.resolve(),
+                self._key.resolve(),
+                self._ca.resolve(),
+                self._crl and self._crl.resolve(),
+            )
+        except RuntimeError as error:  # links in a circle, before Python 3.13
+            raise self._unusable(error) from error
 
     def _load(self, certificate: Path, key: Path, ca: Path, crl: Path | None) -> Loaded:
         try:
@@ -253,13 +256,8 @@ class Tls:
             identity = identity_of(leaf, trust_domain=self.trust_domain, chain_id=self.chain_id)
             chain = x509.load_pem_x509_certificates(certificate.read_bytes())
             roots = x509.load_pem_x509_certificates(ca.read_bytes())
-        except (OSError, PeerError, ValueError) as error:  # ssl.SSLError is an OSError
-            fault = (
-                f"tls.certificate = {self._certificate}, tls.key = {self._key}, "
-                f"tls.ca = {self._ca}: {error}: expected a valid chain and its key, signed "
-                "under that CA for both client and server; renew the node's certificate"
-            )
-            raise ConfigError([fault]) from error
+        except (OSError, PeerError, *UNREADABLE) as error:  # ssl.SSLError is an OSError
+            raise self._unusable(error) from error
         if identity.name != self._name:
             fault = (
                 f"tls.certificate = {self._certificate}: is for node {identity.name!r}: "
@@ -276,6 +274,14 @@ class Tls:
             )
             raise ConfigError([fault])
         return Loaded(server, client, identity, revocations, issuers, frozenset(roots))
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        fault = (
+            f"tls.certificate = {self._certificate}, tls.key = {self._key}, "
+            f"tls.ca = {self._ca}: {error}: expected a valid chain and its key, signed "
+            "under that CA for both client and server; renew the node's certificate"
+        )
+        return ConfigError([fault])
 
 
 def _context(protocol: "ssl._SSLMethod", certificate: Path, key: Path, ca: Path) -> ssl.SSLContext:
