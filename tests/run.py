@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run layers of tests and add up honestly: ``python tests/run.py lint unit ...``.
 
-Each lint tool, each check of a role's scenario and each other Molecule run counts as one test;
-pytest and ansible-test are counted from the JUnit files they write. A layer that ends before it
-could count anything is one failure. The exit code is 0 only if nothing failed.
+Layers that leave a core idle run beside each other where they follow each other; what they print
+comes in one piece when they are done. Each lint tool, each check of a role's scenario and each
+other Molecule run counts as one test; pytest and ansible-test are counted from the JUnit files they
+write. A layer that ends before it could count anything is one failure. The exit code is 0 only if
+nothing failed.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import re
 import shutil
@@ -15,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 from xml.etree import ElementTree as Xml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -285,6 +291,49 @@ LAYERS: dict[str, Callable[[], Count]] = {
 }
 
 
+# They mostly have one process at work, and touch nothing of each other's.
+SIDE_BY_SIDE = ("lint", "sanity", "artifact")
+COUNTS = "HOLDFAST_TEST_COUNTS"  # where a layer of its own process leaves its count
+
+
+def alone(name: str) -> tuple[str, Count, float]:
+    """Run a layer; its name, count and time in seconds."""
+    say(f"\n==> {name}: {(LAYERS[name].__doc__ or '').splitlines()[0]}")
+    started = time.monotonic()
+    with given_back():
+        count = LAYERS[name]()
+    return name, count, time.monotonic() - started
+
+
+def beside(name: str) -> tuple[str, Count, float]:
+    """The same in a process of its own, which prints at its end."""
+    say(f"\n==> {name}: runs beside others, and is shown when it is done")
+    log, counts = REPORTS / f"{name}.log", REPORTS / f"{name}.json"
+    counts.unlink(missing_ok=True)
+    started = time.monotonic()
+    env = environment(**STEADY, **{COUNTS: str(counts)})
+    with log.open("wb") as stream:
+        subprocess.run(
+            [sys.executable, __file__, name], cwd=ROOT, env=env, check=False,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    say(log.read_text(errors="replace").rstrip())
+    if not counts.exists():
+        return name, one(f"{name} (it ended early, see above)", False), time.monotonic() - started
+    return name, Count(**json.loads(counts.read_text())), time.monotonic() - started
+
+
+def results(names: list[str]) -> Iterator[tuple[str, Count, float]]:
+    """Run layers in their order; those that may, beside each other."""
+    for together, group in groupby(names, lambda name: name in SIDE_BY_SIDE):
+        layers = list(group)
+        if not together or len(layers) == 1:
+            yield from map(alone, layers)
+            continue
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            yield from pool.map(beside, layers)
+
+
 def main(names: list[str]) -> int:
     """Run the named layers, print where the time went, and end with the sum in one line."""
     unknown = [name for name in names if name not in LAYERS]
@@ -293,15 +342,13 @@ def main(names: list[str]) -> int:
         return 2
     REPORTS.mkdir(parents=True, exist_ok=True)
     total, table, began = Count(), [], time.monotonic()
-    for name in names:
-        say(f"\n==> {name}: {(LAYERS[name].__doc__ or '').splitlines()[0]}")
-        started = time.monotonic()
-        with given_back():
-            count = LAYERS[name]()
-        spent = time.monotonic() - started
+    for name, count, spent in results(names):
         row = f"{count.passed:>7}{count.failed:>8}{count.skipped:>9}{spent:>9.1f} s"
         table.append(f"{name:<10}{row}")
         total.add(count)
+    if COUNTS in os.environ:
+        Path(os.environ[COUNTS]).write_text(json.dumps(dataclasses.asdict(total)))
+        return 1 if total.failed else 0
     say("\nlayer      passed  failed  skipped     time")
     say("\n".join(table))
     say(f"all together {time.monotonic() - began:.0f} s")
