@@ -7,12 +7,13 @@ record=/run/fingerprint
 # Without what a running host changes by itself, as there.
 paths() {
 	find / -xdev ! -path '/root/.ansible*' ! -path '/tmp/ansible*' ! -path '/var/lib/systemd/*' \
-		! -path '/var/log/journal/*' ! -path '/var/log/wtmp' "$@"
+		! -path '/var/log/journal/*' ! -path '/var/log/wtmp' ! -path "$record*" "$@"
 }
 
+# `find` of BusyBox has no -printf.
 {
-	paths -type d -printf '%M %u %g %p\n'
-	paths ! -type d -printf '%M %u %g %s %T@ %l %p\n'
+	paths -type d -exec stat -c '%A %U %G %n' {} +
+	paths ! -type d -exec stat -c '%A %U %G %s %y %N' {} +
 	paths -type f -exec sha256sum {} +
 } | sort >"$record.now"
 [ "$1" = record ] && exec mv "$record.now" "$record"

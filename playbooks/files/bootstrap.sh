@@ -38,7 +38,8 @@ install() {
 	rm -rf "$directory"/.new.*
 	new=$(mktemp -d "$directory/.new.XXXXXX")
 	chmod 0755 "$new"
-	trap 'rm -rf "$new"' EXIT
+	# nothing stays of what is refused, neither a folder that was made for it
+	trap 'rm -rf "$new"; rmdir "$directory" 2>/dev/null || :' EXIT
 	tail -c "+$at" "$0" >"$new/archive"
 	got=$(sha256sum "$new/archive" | cut -d ' ' -f 1)
 	[ "$got" = "$sha256" ] || fail "bootstrap_sha256 = $sha256: the archive that arrived has" \
