@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterable, Sequence, TypeVar
 
+import edge
 from holdfast_node.client import Client, UnreachableError
 from holdfast_node.devnet_files import Member, prepare
 
@@ -33,7 +34,6 @@ READY_S = 60.0
 STOP_S = 15.0
 DISK_BYTES = 32 * 2**20
 RPC_CALLS = 100
-EDGE = Path(__file__).with_name("edge.py")
 
 
 def run(*command: str, text: str | None = None) -> str:
@@ -66,21 +66,26 @@ class Node:
         self.data = member.folder / "data"
         self.process: subprocess.Popen[bytes] | None = None
         self.frozen = False
-        self.clock_ms = 0
+        self.at_edge = False
+        self._settings = member.folder / "edge"
 
     # Life and death.
 
-    def start(self, clock_ms: int = 0) -> None:
-        """Start it, with a clock that is off by so many milliseconds."""
+    def start(self, *, at_edge: bool = False) -> None:
+        """Start it; `at_edge` with a clock and a disk that `tamper` sets."""
         assert self.process is None, f"{self.name} runs already"
-        self.clock_ms = clock_ms
-        program = [str(EDGE), str(clock_ms)] if clock_ms else ["-m", "holdfast_node"]
+        self.at_edge = at_edge
+        program = [edge.__file__, str(self._settings)] if at_edge else ["-m", "holdfast_node"]
         command = [*self._inside(), sys.executable, *program, "run", "--config"]
         with self.member.log.open("ab") as log:
             command.append(str(self.member.config))
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def tamper(self, *, clock_ms: int = 0, write_ms: int = 0) -> None:
+        """From now on its clock is off by so much, and each write to its disk takes so long."""
+        edge.tamper(self._settings, clock_ms=clock_ms, write_ms=write_ms)
 
     def kill(self) -> None:
         """As when the machine fails: no last word."""
@@ -183,6 +188,17 @@ class Node:
     def until_height(self, height: int, seconds: float) -> None:
         until(lambda: self.height() >= height, seconds, f"{self.name} at block {height}")
 
+    def writes(self) -> tuple[float, float]:
+        """Seconds that it spent on writing votes and blocks, and how many writes that were."""
+        connection = http.client.HTTPConnection(*self.api, timeout=30)
+        connection.request("GET", "/metrics")
+        said = dict(
+            line.rsplit(" ", 1) for line in connection.getresponse().read().decode().splitlines()
+        )
+        connection.close()
+        name = 'consensus_step_seconds_{}{{step="persist"}}'
+        return float(said[name.format("sum")]), float(said[name.format("count")])
+
     def rpc(self, method: str, parameters: Sequence[dict[str, Any]]) -> list[Any]:
         """The results of one call for each of `parameters`, in batches."""
         results: list[Any] = []
@@ -270,7 +286,7 @@ class Cluster:
             node.refuse()
             if node.frozen:
                 node.thaw()
-            if node.clock_ms and node.process is not None:
+            if node.at_edge and node.process is not None:
                 node.kill()
             if node.process is not None and node.process.poll() is not None:
                 node.ended(0)

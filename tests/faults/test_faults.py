@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -33,6 +34,8 @@ SHORT_S, LONG_S = 3.0, 9.0
 HALTED_S = 4 * VIEW_TIMEOUT_MS / 1000
 BLOCKS = 5
 NEAR_MS = 5_000
+JUMP_MS = 3 * 3_600_000
+SLOW_WRITE_MS = 300
 
 
 @pytest.fixture(scope="session")
@@ -193,21 +196,70 @@ def test_clock_that_is_off(network: Cluster, fault: Fault, offset_ms: int) -> No
         node.stop()
         witness = network.others(node)[0]
         since, height = witness.member.log.stat().st_size, witness.height()
-        node.start(clock_ms=offset_ms)
+        node.tamper(clock_ms=offset_ms)
+        node.start(at_edge=True)
         network.until_ready(node)
         assert takes_for_expired(node) == (offset_ms > 0), "the clock was not moved"
-
-        def has_led() -> bool:
-            if offset_ms > 0:
-                return any(e.get("code") == "early_block" for e in witness.events(since))
-            return any(b["proposer"] == node.name for b in blocks_since(witness, height))
-
-        change_leaders(network, has_led)
+        change_leaders(network, lambda: tried_to_lead(node, offset_ms, witness, since, height))
         network.until_progress(network.nodes, BLOCKS)
         head = witness.client.block("latest")
         # A clock that is behind holds the time of its own blocks back, and cannot do more.
         ahead_ms = head["time_ms"] - time.time() * 1000
         assert min(0, offset_ms) - NEAR_MS < ahead_ms < NEAR_MS
+
+
+def test_clock_that_jumps(network: Cluster, fault: Fault) -> None:
+    """Hours forward, hours back and right again while the leader runs: blocks go on at all."""
+    with fault():
+        node = network.leader()
+        node.stop()
+        node.tamper()
+        node.start(at_edge=True)
+        network.until_ready(node)
+        witness = network.others(node)[0]
+        for offset_ms in (JUMP_MS, -JUMP_MS, 0):
+            seen = witness.member.log.stat().st_size, witness.height()
+            node.tamper(clock_ms=offset_ms)
+            assert takes_for_expired(node) == (offset_ms > 0), "the clock did not jump"
+            led = partial(tried_to_lead, node, offset_ms, witness, *seen)
+            change_leaders(network, led)
+            network.until_progress(network.nodes, BLOCKS)
+            latest = max(block["time_ms"] for block in blocks_since(witness, seen[1]))
+            assert latest - time.time() * 1000 < NEAR_MS
+
+
+@pytest.mark.parametrize("who", ["leader", "follower"])
+def test_slow_disk(network: Cluster, fault: Fault, who: str) -> None:
+    """Each write of one validator takes a third of a second; the others need not wait for it."""
+    with fault():
+        leader = network.leader()
+        node = leader if who == "leader" else network.others(leader)[0]
+        node.stop()
+        node.tamper()
+        node.start(at_edge=True)
+        network.until_ready(node)
+        height = node.height()
+        if who == "leader":
+            change_leaders(network, lambda: network.leader() is node)
+        node.tamper(write_ms=SLOW_WRITE_MS)
+        spent, writes = node.writes()
+        network.until_progress(network.others(node), 4 * BLOCKS)
+        third = network.others(node)[-1]
+        third.kill()  # from here on they do need it
+        network.until_progress(network.others(third), BLOCKS, 60)
+        now_spent, now_writes = node.writes()
+        assert (now_spent - spent) / (now_writes - writes) > SLOW_WRITE_MS / 1000
+        assert node.height() > height
+
+
+def tried_to_lead(node: Node, offset_ms: int, witness: Node, since: int, height: int) -> bool:
+    """Whether it proposed: what is of the future is refused, else it is in a block above `height`.
+
+    `since` is where the log of `witness` ended before.
+    """
+    if offset_ms > 0:
+        return any(event.get("code") == "early_block" for event in witness.events(since))
+    return any(block["proposer"] == node.name for block in blocks_since(witness, height))
 
 
 def blocks_since(node: Node, height: int) -> list[dict[str, Any]]:
