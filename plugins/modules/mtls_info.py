@@ -317,7 +317,8 @@ def wait_for_it(params: dict[str, Any]) -> dict[str, Any]:
             text = (
                 f"{params['host']} port {ports}: after {params['wait']:g} s it does not "
                 f"serve what is on disk: on disk is {on_disk.get('serial', on_disk['fault'])}, "
-                f"served is {served.get('serial', served['fault'])}: was the service reloaded?"
+                f"served is {served.get('serial', served['fault'])}: either the service was not "
+                "reloaded, or it refused what is on disk: its log says why"
             )
             raise RefusedError([("not_served", text)])
         time.sleep(_PAUSE)
