@@ -2,17 +2,20 @@
 """What the garbage collector's settings and the event loop cost a node: start, memory, work.
 
     .venv/bin/python bench/node/startup.py [--rounds 7] [--transactions 10000]
+    .venv/bin/python bench/node/startup.py --validators 4 --variants node "node, asyncio"
 
-Each round runs one validator per variant, in an order of its own, on a new chain each, and measures
+Each round runs one network per variant, in an order of its own, on a new chain each, and measures
 
 * start, start CPU: until /healthz answers, and processor time until then, in milliseconds;
 * ready MB, loaded MB: resident memory once it answers, and after the load (VmRSS);
+* load: until the first validator has committed the load, in milliseconds;
 * load CPU: processor time for the load, user and system, in milliseconds;
 * pause: processor time of the longest garbage collection of all, in milliseconds.
 
+Of several validators, start is the last one's and pause the longest; the others are means of one.
 The load is the same number of transfers every time, until all are committed. The table has medians
-over the rounds, and ratios to the variant `default`, which is Python as it comes: on a machine
-that others use as well, ratios within a run mean more than seconds.
+over the rounds, and ratios to the first variant, `default`, which is Python as it comes: on a
+machine that others use as well, ratios within a run mean more than seconds.
 """
 
 from __future__ import annotations
@@ -30,14 +33,21 @@ import tempfile
 import time
 import urllib.request
 from base64 import b64encode
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Sequence
 
 from holdfast_node.chain.crypto import account_of, format_address, parse_address
 from holdfast_node.chain.transaction import Transfer, sign_transaction
 from holdfast_node.client import Client
-from holdfast_node.devnet_files import CHAIN_ID, Layout, Member, claim, prepare
+from holdfast_node.devnet_files import (
+    CHAIN_ID,
+    PORTS_PER_NODE,
+    Layout,
+    Member,
+    claim,
+    prepare,
+)
 from holdfast_node.keys import load_key
 
 START_S = 60.0
@@ -72,15 +82,15 @@ atexit.register(lambda: open(report, "w").write(str(longest)))
 from holdfast_node.cli import main
 main()
 """
-COLUMNS = ("start", "start CPU", "ready MB", "loaded MB", "load CPU", "pause")
+COLUMNS = ("start", "start CPU", "ready MB", "loaded MB", "load", "load CPU", "pause")
 
 
-def free_port() -> int:
-    """The first of three ports in a row that nothing listens on."""
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nothing listens on."""
     while True:
         port = random.randrange(20_000, 30_000)  # noqa: S311 -- no secret
         with suppress(OSError):
-            for offset in range(3):
+            for offset in range(count):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port + offset))
             return port
@@ -100,8 +110,8 @@ def cpu_ms(pid: int) -> float:
 
 
 def answers(url: str) -> bool:
-    """Whether the node answers at all."""
-    with suppress(OSError), urllib.request.urlopen(url + "/healthz", timeout=1) as answer:  # noqa: S310 -- our own node
+    """Whether there is a good answer, of our own node."""
+    with suppress(OSError), urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 -- as said
         return bool(answer.status == 200)
     return False
 
@@ -149,53 +159,77 @@ def wait(client: Client, payer: str, count: int) -> None:
         time.sleep(0.02)  # the API has nothing to wait on for this
 
 
-def measure(variant: str, count: int) -> dict[str, float]:
+def measure(variant: str, count: int, validators: int) -> dict[str, float]:
     """One run of one variant."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "net"
         claimed = claim(folder)
-        layout = prepare(folder, 1, free_port())
+        layout = prepare(folder, validators, free_ports(validators * PORTS_PER_NODE))
         bodies = list(requests(layout, count))
-        (member,) = layout.members
-        report = Path(place) / "pause"
+        reports = [Path(place) / f"pause-{member.name}" for member in layout.members]
+        start = [sys.executable, "-c", PROGRAM.format(variant=VARIANTS[variant])]
+        programs = [[*start, str(report)] for report in reports]
+        url = layout.members[0].url
         try:
-            program = [sys.executable, "-c", PROGRAM.format(variant=VARIANTS[variant]), str(report)]
-            found = run(program, member, lambda: load(member.url, layout, bodies, count))
+            found = run(programs, layout.members, lambda: load(url, layout, bodies, count))
         finally:
             os.close(claimed)
-        return {**found, "pause": float(report.read_text()) * 1000}
+        pause = max(float(report.read_text()) for report in reports)
+        return {**found, "pause": pause * 1000}
 
 
-def run(program: list[str], member: Member, work: Callable[[], None]) -> dict[str, float]:
-    """Start the node, load it and end it."""
-    command = [*program, "run", "--config", str(member.config)]
-    with member.log.open("ab") as log:
+def run(
+    programs: Sequence[list[str]], members: Sequence[Member], work: Callable[[], None]
+) -> dict[str, float]:
+    """Start the nodes, load them and end them."""
+    nodes: list[subprocess.Popen[bytes]] = []
+    with ExitStack() as ended:
         began = time.perf_counter()
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as node:
-            try:
-                while not answers(member.url):
-                    if node.poll() is not None or time.perf_counter() - began > START_S:
-                        sys.exit(f"it does not start:\n{member.log.read_text()[-2000:]}")
-                    time.sleep(0.005)  # the resolution of what is measured
-                start = time.perf_counter() - began
-                ready, before = resident_mb(node.pid), cpu_ms(node.pid)
-                work()
-                spent, loaded = cpu_ms(node.pid) - before, resident_mb(node.pid)
-            finally:
-                node.send_signal(signal.SIGTERM)
-    return {
-        "start": start * 1000,
-        "start CPU": before,
-        "ready MB": ready,
-        "loaded MB": loaded,
-        "load CPU": spent,
-    }
+        for program, member in zip(programs, members):
+            log = ended.enter_context(member.log.open("ab"))
+            command = [*program, "run", "--config", str(member.config)]
+            node = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            ended.enter_context(node)  # waits
+            ended.callback(node.send_signal, signal.SIGTERM)
+            nodes.append(node)
+        for node, member in zip(nodes, members):
+            until(member, node, "/healthz")
+        start = time.perf_counter() - began
+        started, ready = [cpu_ms(node.pid) for node in nodes], memory(nodes)
+        for node, member in zip(nodes, members):
+            until(member, node, "/readyz")
+        before, began = [cpu_ms(node.pid) for node in nodes], time.perf_counter()
+        work()
+        took, after = time.perf_counter() - began, [cpu_ms(node.pid) for node in nodes]
+        return {
+            "start": start * 1000,
+            "start CPU": statistics.mean(started),
+            "ready MB": ready,
+            "loaded MB": memory(nodes),
+            "load": took * 1000,
+            "load CPU": statistics.mean(after) - statistics.mean(before),
+        }
+
+
+def until(member: Member, node: subprocess.Popen[bytes], path: str) -> None:
+    """Wait for a good answer to `path`."""
+    deadline = time.perf_counter() + START_S
+    while not answers(member.url + path):
+        if node.poll() is not None or time.perf_counter() > deadline:
+            sys.exit(f"{member.name} does not start:\n{member.log.read_text()[-2000:]}")
+        time.sleep(0.005)  # the resolution of what is measured
+
+
+def memory(nodes: Sequence[subprocess.Popen[bytes]]) -> float:
+    """What one of them has resident on average, in MB."""
+    return statistics.mean(resident_mb(node.pid) for node in nodes)
 
 
 def table(runs: dict[str, list[dict[str, float]]]) -> str:
-    """Medians, with the ratio to the default behind each."""
+    """Medians, with the ratio to the first variant behind each."""
     lines = [f"| variant | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    base = {name: statistics.median(one[name] for one in runs["default"]) for name in COLUMNS}
+    first = next(iter(runs.values()))
+    base = {name: statistics.median(one[name] for one in first) for name in COLUMNS}
     for variant, measured in runs.items():
         cells = []
         for name in COLUMNS:
@@ -210,13 +244,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--transactions", type=int, default=10_000)
+    parser.add_argument("--validators", type=int, default=1)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     options = parser.parse_args()
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in options.variants}
     for number in range(options.rounds):
-        for variant in random.sample(list(VARIANTS), len(VARIANTS)):
-            runs[variant].append(measure(variant, options.transactions))
+        for variant in random.sample(options.variants, len(options.variants)):
+            runs[variant].append(measure(variant, options.transactions, options.validators))
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {options.rounds} rounds")
+    print(
+        f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {options.rounds} rounds, "
+        f"{options.validators} validators"
+    )
     print(table(runs))
 
 
