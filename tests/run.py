@@ -189,10 +189,11 @@ def bootstrap_pip(home: Path) -> None:
 
 def unit() -> Count:
     """Unit tests of the collection and of the node."""
-    # Real nodes on loopback need the machine for themselves; all others run two at a time.
+    # Real nodes on loopback mostly wait, but not beside what does not; so they come by themselves.
     count = pytest("unit", "tests/unit", PYTEST_ADDOPTS="-n 2")
     count.add(pytest("node", "tests", NODE, PYTEST_ADDOPTS="-n 2 --ignore=tests/network"))
-    count.add(pytest("node-network", "tests/network", NODE))
+    options = "-n 2 --dist loadfile"
+    count.add(pytest("node-network", "tests/network", NODE, PYTEST_ADDOPTS=options))
     return count
 
 
