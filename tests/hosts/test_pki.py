@@ -125,7 +125,7 @@ def test_key_is_its_owners_alone(host: Host, folder: str) -> None:
 def test_a_fresh_list_that_everybody_reads(host: Host, folder: str) -> None:
     """Of the issuer in the chain, nobody on it, good for more than half of its time."""
     file = host.file(f"{folder}/crl.pem")
-    assert (file.user, file.mode) == ("nobody", 0o644)
+    assert (file.user, file.mode) == ("root", 0o644)
     crl = x509.load_pem_x509_crl(file.content)
     issuer = x509.load_pem_x509_certificates(host.file(f"{folder}/current/chain.pem").content)[1]
     assert crl.is_signature_valid(issuer.public_key())
