@@ -189,7 +189,7 @@ def bootstrap_pip(home: Path) -> None:
 
 def unit() -> Count:
     """Unit tests of the collection and of the node."""
-    # Real nodes on loopback mostly wait, but not beside what does not; so they come by themselves.
+    # Real nodes on loopback, whose time-outs are short, come by themselves, two files at a time.
     count = pytest("unit", "tests/unit", PYTEST_ADDOPTS="-n 2")
     count.add(pytest("node", "tests", NODE, PYTEST_ADDOPTS="-n 2 --ignore=tests/network"))
     options = "-n 2 --dist loadfile"
