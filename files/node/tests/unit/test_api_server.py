@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from anyio.abc import SocketStream
-from fake_service import FakeService, transfer
+from fake_service import BOB, FakeService, transfer
 
 from holdfast_node.api.limits import Limits
 from holdfast_node.api.server import create_app, serve
+from holdfast_node.chain.crypto import account_of, format_address
 from holdfast_node.errors import ConfigError
 from holdfast_node.observe.metrics import Metrics
 
@@ -232,6 +233,30 @@ async def test_stopping_finishes_what_is_under_way():
         await entered.wait()
         clients.start_soon(release_later)
     assert answers == [400]
+
+
+async def test_stopping_answers_at_once_what_waits_for_a_block(caplog):
+    entered, answers = anyio.Event(), []
+
+    class Still(FakeService):
+        async def reached(self, height):
+            entered.set()
+            await super().reached(height)
+
+    async def read(port):
+        address = format_address(account_of(BOB.public_key))
+        request = f"GET /v1/accounts/{address}?min_height=9 HTTP/1.1\r\nHost: node\r\n\r\n"
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            status, body = await ask(stream, request.encode())
+            answers.append((status, json.loads(body)["error"]["code"]))
+
+    async with anyio.create_task_group() as clients, running(Still(3), stop_s=8) as port:
+        clients.start_soon(read, port)
+        await entered.wait()
+        start = time.monotonic()
+    assert time.monotonic() - start < 4
+    assert answers == [(503, "stopping")]
+    assert not caplog.records  # as it was when time ran out for it
 
 
 async def test_stopping_takes_no_longer_than_it_may():

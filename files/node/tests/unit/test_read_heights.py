@@ -77,6 +77,25 @@ async def test_no_more_than_some_requests_wait():
         await operations.account(ADDRESS, 5)
 
 
+async def test_a_node_that_stops_lets_none_wait_and_still_reads():
+    operations = Operations(FakeService(3), new_metrics(), Limits())
+    refusals = []
+
+    async def read() -> None:
+        with pytest.raises(RefusedError, match="at block 3 and stops") as refusal:
+            await operations.account(ADDRESS, 4)
+        refusals.append(refusal.value.code)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            operations.stop()
+        await read()  # one that comes late
+        assert (await operations.account(ADDRESS, 3)).height == 3
+    assert refusals == ["stopping"] * 2
+
+
 async def test_a_batch_of_reads_waits_no_longer_than_a_request_may_take():
     calls = [
         {"jsonrpc": "2.0", "id": i, "method": "account", "params": [ADDRESS, 9]} for i in range(5)

@@ -34,6 +34,7 @@ def refusal_response(error: RefusedError) -> Response:
         "body_too_large": 413,
         "overloaded": 503,
         "not_reached": 503,
+        "stopping": 503,
     }
     return error_response(statuses.get(error.code, 400), error.code, error.message)
 

@@ -98,7 +98,14 @@ class Operations:
         self._metrics = metrics
         self._limits = limits
         self._rendering = anyio.CapacityLimiter(1)  # large blocks take a core, and megabytes each
-        self._waiting = 0
+        self._waits: set[anyio.CancelScope] = set()  # for a block
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Let no read wait for a block any more: the node ends, and none will come."""
+        self._stopping = True
+        for scope in self._waits:
+            scope.cancel()
 
     def status(self) -> NodeStatus:
         return self._service.status()
@@ -241,22 +248,24 @@ class Operations:
         least = 0 if min_height is None else _read_integer("min_height", min_height, 0, MAX_HEIGHT)
         if self._service.height() >= least:
             return
-        if self._waiting >= self._limits.waiting:
+        if len(self._waits) >= self._limits.waiting:
             raise RefusedError(
-                "overloaded", f"{self._waiting} requests wait for a block: try again in a moment"
+                "overloaded", f"{len(self._waits)} requests wait for a block: try again in a moment"
             )
-        self._waiting += 1
-        try:
-            with anyio.fail_after(self._limits.wait_s):
-                await self._service.reached(least)
-        except TimeoutError:
-            raise RefusedError(
-                "not_reached",
-                f"min_height = {least}: this node is at block {self._service.height()} after "
-                f"{self._limits.wait_s:g} s; try again, or ask another node",
-            ) from None
-        finally:
-            self._waiting -= 1
+        if not self._stopping:
+            with anyio.move_on_after(self._limits.wait_s) as scope:
+                self._waits.add(scope)
+                try:
+                    return await self._service.reached(least)
+                finally:
+                    self._waits.discard(scope)
+        here = f"min_height = {least}: this node is at block {self._service.height()}"
+        if self._stopping:
+            raise RefusedError("stopping", f"{here} and stops: ask another node")
+        raise RefusedError(
+            "not_reached",
+            f"{here} after {self._limits.wait_s:g} s; try again, or ask another node",
+        )
 
     def _read_reference(self, reference: Any) -> int | bytes:
         if reference == "latest":

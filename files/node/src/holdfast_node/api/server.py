@@ -60,6 +60,7 @@ def create_app(service: Service, metrics: Metrics, limits: Limits | None = None)
         middleware=[Middleware(_Edge, patterns=patterns, metrics=metrics, limits=limits)],
         exception_handlers={HTTPException: on_http_exception, RefusedError: on_refused},
     )
+    app.state.stop = operations.stop
     # Nothing to guess: a path is right or it is not, and a redirect would repeat the Host header.
     app.router.redirect_slashes = False
     return app
@@ -129,6 +130,8 @@ async def serve(
 ) -> None:
     """Serve `app` until cancelled, then finish what is under way, for `limits.stop_s` at most.
 
+    What only waits for a block is answered at once, since none will come.
+
     `task_status.started` is called with the port, which is listening by then (give `limits` the
     same value as `create_app`; port 0 lets the system choose).
 
@@ -156,6 +159,7 @@ async def serve(
             task_status.started(listener.getsockname()[1])
             await anyio.sleep_forever()
         finally:
+            app.state.stop()
             server.should_exit = True
 
 
