@@ -114,7 +114,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
             inventory = Path(scratch) / "hosts.json"
             host = {
                 "ansible_host": hosts.container(LAB, "h1"),
-                "ansible_connection": "containers.podman.podman",
+                "ansible_connection": "podman",
                 "ansible_python_interpreter": "/usr/bin/python3",
             }
             inventory.write_text(json.dumps({"all": {"hosts": {"h1": host}}}), encoding="utf-8")

@@ -41,7 +41,7 @@ def clock_info(host: Host, **options: Any) -> dict[str, Any]:
     command = ["ansible", "it", "-i", "it,", "-m", "holdfast.chain.clock_info"]
     command += ["-a", json.dumps(options)] if options else []
     for name, value in (
-        ("connection", "containers.podman.podman"),
+        ("connection", "podman"),
         ("host", host.backend.name),
         ("python_interpreter", "/usr/bin/python3"),
     ):

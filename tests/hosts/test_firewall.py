@@ -109,7 +109,7 @@ def module(host: Host, **options: Any) -> Any:
     command = [str(Path(sys.executable).parent / "ansible"), "all", "-i", f"{host.backend.name},"]
     command += [
         "-c",
-        "containers.podman.podman",
+        "podman",
         "-e",
         "ansible_python_interpreter=/usr/bin/python3",
     ]

@@ -256,7 +256,8 @@ class Operations:
             with anyio.move_on_after(self._limits.wait_s) as scope:
                 self._waits.add(scope)
                 try:
-                    return await self._service.reached(least)
+                    await self._service.reached(least)
+                    return
                 finally:
                     self._waits.discard(scope)
         here = f"min_height = {least}: this node is at block {self._service.height()}"
