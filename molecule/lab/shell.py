@@ -16,6 +16,14 @@ STATE = ROOT / ".holdfast"
 VENV = ROOT / ".venv"
 COLLECTIONS = STATE / "collections"
 CONTAINERS_CONF = STATE / "containers.conf"  # only on machines that need one, see machine.py
+PLUGINS = ROOT / "molecule" / "shared" / "plugins"
+# What makes playbooks of tests quick, as the scenarios have it from .config/molecule/config.yml.
+QUICK = {
+    "ANSIBLE_STRATEGY": "mitogen_linear",
+    "ANSIBLE_STRATEGY_PLUGINS": str(PLUGINS / "strategy"),
+    "ANSIBLE_CONNECTION_PLUGINS": str(PLUGINS / "connection"),
+    "ANSIBLE_DEPRECATION_WARNINGS": "false",  # that such a strategy may end with a later Ansible
+}
 
 
 class LabError(Exception):

@@ -9,13 +9,24 @@ from pathlib import Path
 import pytest
 import scenarios
 import yaml
+from lab.shell import QUICK
 from prometheus_client.parser import text_string_to_metric_families
-from scenarios import ALL_CHECKS, Run, checks_of, follow, matrix, metrics, times
+from scenarios import (
+    ALL_CHECKS,
+    BOOTSTRAP,
+    MIXED,
+    Run,
+    checks_of,
+    follow,
+    matrix,
+    metrics,
+    scenario,
+    times,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
-SEQUENCE = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())["scenario"][
-    "test_sequence"
-]
+SHARED = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())
+SEQUENCE = SHARED["scenario"]["test_sequence"]
 STEPS = checks_of(SEQUENCE)
 
 
@@ -41,6 +52,17 @@ def followed(lines: list[str], real: bool = True) -> Run:
     run = Run("kernel", "debian-12", real)
     follow(run, zip(map(float, count()), lines), STEPS)
     return run
+
+
+def test_scenarios_are_as_quick_as_the_lab() -> None:
+    """Molecule takes no settings from Python; and two scenarios show what users have."""
+    given = dict(SHARED["ansible"]["env"])
+    assert given.pop("ANSIBLE_STRATEGY") == f"${{ANSIBLE_STRATEGY:-{QUICK['ANSIBLE_STRATEGY']}}}"
+    rest = {name: QUICK[name] for name in QUICK if name != "ANSIBLE_STRATEGY"}
+    root = "${MOLECULE_PROJECT_DIRECTORY}"
+    assert {name: given[name].replace(root, str(ROOT)) for name in rest} == rest
+    own = {name: scenario(name)["ansible"].get("env", {}) for name in (MIXED, BOOTSTRAP)}
+    assert {env["ANSIBLE_STRATEGY"] for env in own.values()} == {"linear"}
 
 
 def test_every_check_is_in_the_sequence() -> None:
