@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pkgutil
 import subprocess
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
@@ -251,7 +250,12 @@ def programs(interpreter: str) -> dict[str, str]:
         interpreter = "/usr/bin/python3"
     texts = {}
     for module in (program, firewall_handshake):
-        package, _dot, name = module.__name__.rpartition(".")
-        source = pkgutil.get_data(package, f"{name}.py") or b""
-        texts[module.PROGRAM] = f"#!{interpreter} -I\n{source.decode('utf-8')}"
+        # By the one way that all loaders have: a zip file's, a folder's, Mitogen's.
+        source = module.__spec__.loader.get_source(module.__name__)
+        if not source:
+            raise HostError(
+                f"{module.__name__}: its own text cannot be read here, and {module.PROGRAM} is "
+                "made of it; run the module by Ansible's own strategy"
+            )
+        texts[module.PROGRAM] = f"#!{interpreter} -I\n{source}"
     return texts

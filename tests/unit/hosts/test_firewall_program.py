@@ -27,6 +27,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.firewall_program im
     Firewall,
 )
 from ansible_collections.holdfast.chain.plugins.module_utils.firewall_read import programs
+from ansible_collections.holdfast.chain.plugins.module_utils.hostfs import HostError
 from fake_firewall import FakeFirewall, with_firewall
 
 PORTS = ["tcp . 30303", "tcp . 30304"]
@@ -254,6 +255,21 @@ def test_programs_need_nothing_of_the_collection(tmp_path: Path) -> None:
         assert "ansible" not in "".join(
             line for line in text.splitlines() if line.startswith(("import", "from"))
         )
+
+
+@pytest.mark.parametrize("text", ["", None])
+def test_a_program_without_its_text_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """An empty one would undo nothing; and what loads modules may know no files, as Mitogen's."""
+
+    class Loader:
+        def get_source(self, name: str) -> str | None:
+            return text if name.endswith("firewall_program") else "pass"
+
+    monkeypatch.setattr(program.__spec__, "loader", Loader())
+    with pytest.raises(HostError, match="firewall_program: its own text cannot be read here"):
+        programs(sys.executable)
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
