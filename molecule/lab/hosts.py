@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from . import images, networks
-from .shell import LabError, capture, say, step, succeeds
+from .shell import STATE, LabError, capture, say, step, succeeds
 
+IDENTIFIERS = STATE / "containers"  # by name, for bin/podman
 BOOT_SECONDS = 60
 REMOVAL_SECONDS = 120
 CAPABILITIES = "NET_ADMIN,NET_RAW,SYS_ADMIN,SYS_NICE"
@@ -126,7 +127,9 @@ def up(lab: str, names: Mapping[str, str]) -> int:
                 options = ["--name", name, "--hostname", host, "--label", label]
                 options += ["--network", network, "--network-alias", host]
                 init = ["/bin/sh", "-c", manager.before + 'exec "$0"', kind["init"]]
-                capture([*run_command(manager), *options, kind["name"], *init])
+                identifier = capture([*run_command(manager), *options, kind["name"], *init])
+                IDENTIFIERS.mkdir(exist_ok=True)
+                (IDENTIFIERS / name).write_text(identifier)
         for host, manager in managers.items():
             wait_for_boot(container(lab, host), manager)
     return len(starting)
@@ -164,5 +167,6 @@ def down(lab: str) -> list[str]:
         remove = ["podman", "rm", "--force", "--time", "0", "--volumes"]
         capture(["timeout", str(REMOVAL_SECONDS), *remove, *removed])
     for name in removed:
+        (IDENTIFIERS / name).unlink(missing_ok=True)
         say(f"    removed: {name}")
     return removed + networks.remove(lab)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".holdfast"
 VENV = ROOT / ".venv"
 COLLECTIONS = STATE / "collections"
+BIN = ROOT / "molecule" / "lab" / "bin"  # a way into the hosts that is shorter than podman's
 CONTAINERS_CONF = STATE / "containers.conf"  # only on machines that need one, see machine.py
 PLUGINS = ROOT / "molecule" / "shared" / "plugins"
 # What makes playbooks of tests quick, as the scenarios have it from .config/molecule/config.yml.
@@ -48,7 +49,7 @@ def environment(**more: str) -> dict[str, str]:
     """The environment of the lab's children: our tools and collections first, steady output."""
     env = dict(os.environ)
     sbin = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not on every user's PATH
-    env["PATH"] = os.pathsep.join([str(VENV / "bin"), env.get("PATH", os.defpath), *sbin])
+    env["PATH"] = os.pathsep.join([str(BIN), str(VENV / "bin"), env.get("PATH", os.defpath), *sbin])
     env["PYTHONPATH"] = str(ROOT / "molecule")
     # Ansible starts a process for each task and host: compile once, but not all over the checkout
     env.pop("PYTHONDONTWRITEBYTECODE", None)
