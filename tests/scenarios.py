@@ -50,7 +50,7 @@ CHECKS = (
 VERIFY = "verify"
 TEAR_DOWN = "tear down"
 ALL_CHECKS = (*CHECKS, VERIFY, TEAR_DOWN)
-SIDE_BY_SIDE = 2 if (os.cpu_count() or 2) < 8 else 4
+SIDE_BY_SIDE = min(4, (os.cpu_count() or 1) + 1)  # one of them waits for something
 STEP = re.compile(
     r"\[(?P<role>[\w-]+) > (?P<action>\w+)\] (?:(?P<begins>Executing)|Executed: (?P<end>.+))$"
 )
