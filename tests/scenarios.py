@@ -31,6 +31,7 @@ SUPPORTED = ("debian-12", "centos-stream-9", "alpine-3.19", "ubuntu-22.04", "ubu
 # The scenario with hosts of several platforms, and the one of a playbook for a host without Python.
 MIXED, MIXED_PLATFORM = "default", "mixed"
 BOOTSTRAP, BOOTSTRAP_PLATFORM = "bootstrap", "debian-12"
+NODES = 4  # of a scenario that has its own inventory, whose own list is empty
 # What is enough for each day, since the rest does the same there as on Debian, which has every
 # scenario, or as on every platform of the mixed network, which has all roles.
 DAILY = {
@@ -189,13 +190,15 @@ def sequence(name: str) -> list[str]:
 
 
 def roles() -> list[str]:
-    """The roles that have a scenario, slowest to set up first, so that none is left alone last."""
+    """The roles that have a scenario."""
     found = [path.parent.name for path in (ROOT / "molecule").glob("*/refusals.yml")]
-    return sorted((role for role in found if (ROOT / "roles" / role).is_dir()), key=_hosts)
+    return sorted(role for role in found if (ROOT / "roles" / role).is_dir())
 
 
-def _hosts(role: str) -> tuple[int, str]:
-    return -len(scenario(role).get("platforms") or [1] * 4), role
+def hosts(role: str) -> int:
+    """With how many hosts a scenario is, or nodes on one."""
+    listed = scenario(role).get("platforms", [{}])  # that of .config/molecule/config.yml
+    return len(listed) or NODES
 
 
 def members() -> dict[str, str]:
@@ -228,8 +231,10 @@ def planned() -> tuple[list[Run], list[str]]:
                 missing.append(f"{platform}, {role}: {without[role]}")
             else:
                 runs.append(Run(role, platform, wanted["kind"] == "real"))
+    runs.sort(key=lambda run: -hosts(run.role))  # the longest first, so that none is last alone
     if BOOTSTRAP_PLATFORM in had:
-        runs.append(Run(BOOTSTRAP, BOOTSTRAP_PLATFORM, had[BOOTSTRAP_PLATFORM]["kind"] == "real"))
+        real = had[BOOTSTRAP_PLATFORM]["kind"] == "real"
+        runs.insert(0, Run(BOOTSTRAP, BOOTSTRAP_PLATFORM, real))
     if not only:
         of_all, why = mixed(had)
         runs = of_all + runs
