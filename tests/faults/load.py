@@ -200,7 +200,7 @@ def read(history: History, node: Node, address: str, key: str, *, fresh: bool) -
     except UnreachableError:
         return operation
     except RefusedError as error:
-        if error.code != "not_reached":
+        if error.code not in ("not_reached", "stopping"):
             raise
         return operation
     if found is not None:
