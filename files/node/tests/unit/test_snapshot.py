@@ -193,6 +193,10 @@ def test_a_far_behind_node_loses_the_blocks_below(origin: Origin, fresh) -> None
     assert ledger.store.head() == origin.manifest.head
     assert ledger.store.certified_header(6) == origin.manifest.head
     assert ledger.store.certified_header(2) is None
+    # What it knew of the state is forgotten, too.
+    block = commit(origin.ledger, [transaction(ALICE, 6, puts(6))])
+    ledger.commit(certify(block))
+    assert ledger.state_root == origin.ledger.state_root
 
 
 def test_an_older_snapshot_is_not_installed(origin: Origin, fresh) -> None:

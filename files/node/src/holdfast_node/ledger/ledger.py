@@ -23,6 +23,7 @@ from holdfast_node.ledger.execution import execute, fault
 from holdfast_node.ledger.membership import read_history
 from holdfast_node.ledger.outcome import Committed, Execution, execution_of
 from holdfast_node.ledger.queries import Queries
+from holdfast_node.ledger.recent import RecentState
 from holdfast_node.ledger.state import AccountState, StateView, account_key
 from holdfast_node.ledger.state_tree import StateTree, TreeUpdate
 from holdfast_node.storage.store import Store
@@ -92,7 +93,8 @@ class Ledger(Queries):
                 f"chain {genesis.chain_id!r} is {genesis.hash.hex()}: configure the genesis that "
                 "belongs to this data folder, or an empty data folder for this genesis"
             )
-        self._tree = StateTree(store.leaves(), store.bucket_leaves)
+        self._recent = RecentState(store)  # for what `_lock` protects
+        self._tree = StateTree(store.leaves(), self._recent.bucket_leaves)
         self._history = read_history(StateView(store), genesis.validator_set)
         self._head = self._load_head()
 
@@ -199,7 +201,7 @@ class Ledger(Queries):
         with self._lock:
             head = self._head
             time_ms = max(self._now_ms(), head.time_ms + 1)
-            state, council = StateView(self.store), self._council()
+            state, council = StateView(self._recent), self._council()
             limits = self.genesis.parameters
             chosen: list[CheckedTransaction] = []
             receipts = []
@@ -266,6 +268,7 @@ class Ledger(Queries):
             done = self._execute(block)
             self.store.commit(certified, done.transaction_ids, done.receipts, done.update.entries)
             self._tree.apply(done.update)
+            self._recent.committed(done.update.entries)
             if any(entry.key == MEMBERSHIP_KEY for entry in done.update.entries):
                 self._history = read_history(StateView(self.store), self._history.at(0))
             self._head = _Head(header.height, header.hash, header.time_ms, header.view)
@@ -290,8 +293,9 @@ class Ledger(Queries):
                     f"snapshot of block {candidate.header.height}: expected one above block "
                     f"{self._head.height}",
                 )
-            tree = candidate.finish(self.store.bucket_leaves)
+            tree = candidate.finish(self._recent.bucket_leaves)
             self.store.install(candidate.path)
+            self._recent.forget()
             self._tree = tree
             self._history = read_history(StateView(self.store), self.genesis.validator_set)
             self._head = self._load_head()
@@ -347,7 +351,7 @@ class Ledger(Queries):
             raise _bad_block(f"{size} bytes of transactions: at most {limits.max_block_bytes}")
         if not block.has_valid_transactions_root():
             raise _bad_block("the transactions do not match their root")
-        state, council = StateView(self.store), self._council()
+        state, council = StateView(self._recent), self._council()
         checked_transactions = []
         receipts = []
         for index, raw in enumerate(block.transactions):

@@ -3,12 +3,12 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 from holdfast_node.chain.codec import Value, decode, encode
 from holdfast_node.chain.transaction import Natural
 from holdfast_node.errors import RefusedError, StorageError
 from holdfast_node.ledger.state_tree import bucket_of, entry_leaf
-from holdfast_node.storage.store import Store
 
 
 class AccountState(Value, frozen=True):
@@ -32,10 +32,17 @@ def value_key(account: bytes, key: str) -> bytes:
     return b"v" + account + key.encode(errors="surrogatepass")
 
 
+class Readable(Protocol):
+    """What a view needs of a store."""
+
+    def state_get(self, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
+        """As of `Store`."""
+
+
 class StateView:
     """Reads from the store, keeps what is set to itself."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Readable) -> None:
         self._store = store
         self._changes: dict[bytes, bytes] = {}
         self._accounts: dict[bytes, AccountState] = {}

@@ -146,7 +146,7 @@ class Assembly:
 
     def _demand_whole_trail(self) -> None:
         """A set that came back hides that it was gone, but not from the state."""
-        state = StateView(self)  # type: ignore[arg-type]  # of a store, it only reads the state
+        state = StateView(self)
         steps = {step.certified.header.height for step in self.manifest.trail}
         steps.add(self.header.height)
         for activation in read_history(state, self._genesis.validator_set).activations:
