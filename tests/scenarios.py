@@ -211,7 +211,7 @@ def members() -> dict[str, str]:
 def planned() -> tuple[list[Run], list[str]]:
     """What can be run here, once its images are there; and what cannot, with the reason."""
     runs, missing, had = [], [], {}
-    only = os.environ.get("HOLDFAST_PLATFORM")
+    only = os.environ.get("HOLDFAST_PLATFORM") and images.named(os.environ["HOLDFAST_PLATFORM"])
     everything = bool(only) or os.environ.get("HOLDFAST_PLATFORMS") == "all"
     for platform in SUPPORTED:
         if only not in (None, "", platform):

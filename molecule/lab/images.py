@@ -31,6 +31,7 @@ from .tools import digest
 
 ORIGINS = ("folder", "registry", "mirror", "stand_in")
 DEFINITIONS = ROOT / "molecule" / "images"
+VERSION = re.compile(r"(\d+)").split
 TMPFS = Path("/dev/shm")  # noqa: S108 -- a private folder is made inside; bootstrapping is faster
 ROOM = 2 << 30  # bytes a bootstrap needs at most
 # mmdebstrap's hooks and options that keep a container host small
@@ -44,15 +45,22 @@ SLIM = (
 
 def definition(platform: str) -> dict[str, Any]:
     """Read a platform's definition; LabError names those there are."""
-    path = DEFINITIONS / f"{platform}.toml"
-    if not path.exists():
-        raise LabError(f"platform = {platform!r}: expected one of: {', '.join(platforms())}")
-    return tomllib.loads(path.read_text())
+    return tomllib.loads((DEFINITIONS / f"{named(platform)}.toml").read_text())
 
 
 def platforms() -> list[str]:
-    """The platforms that have a definition."""
-    return sorted(entry.stem for entry in DEFINITIONS.glob("*.toml"))
+    """The platforms that have a definition, versions in their order."""
+    found = [entry.stem for entry in DEFINITIONS.glob("*.toml")]
+    return sorted(found, key=lambda name: [int(n) if n.isdigit() else n for n in VERSION(name)])
+
+
+def named(platform: str) -> str:
+    """A platform by its whole name; without a version, the newest of a distribution is meant."""
+    known = platforms()
+    newest = [name for name in known if name == platform or name.startswith(f"{platform}-")]
+    if not newest:
+        raise LabError(f"platform = {platform!r}: expected one of: {', '.join(known)}")
+    return newest[-1]
 
 
 def with_origin(wanted: dict[str, Any], origin: str) -> dict[str, Any]:
@@ -92,6 +100,7 @@ def origins(platform: str, wanted: dict[str, Any]) -> Iterator[str]:
 
 def provide(platform: str) -> tuple[str, bool]:
     """Return the name of a platform's image, and whether it had to be made just now."""
+    platform = named(platform)
     wanted = definition(platform)
     best = next(origins(platform, wanted), None)
     for origin in ORIGINS:

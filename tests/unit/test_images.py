@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT / "molecule"), str(ROOT / "tests")]
 import scenarios  # noqa: E402 -- it is no installed package
 from lab import images  # noqa: E402
 from lab.hosts import MANAGERS  # noqa: E402
+from lab.shell import LabError  # noqa: E402
 
 PAGE = (ROOT / "docs" / "platforms.md").read_text()
 ROWS = {
@@ -55,6 +56,20 @@ def test_definition_is_complete_for_every_origin(platform: str) -> None:
         names.add(images.image_name(platform, origin)) if origin in wanted else None
     assert len(names) == len({*images.ORIGINS} & wanted.keys())
     assert "registry" in wanted
+
+
+def test_a_distribution_means_its_newest_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3.20 is newer than 3.9, and what is no platform is refused with those that are."""
+    for name in ("alpine-3.9", "alpine-3.20", "ubuntu-24.04"):
+        (tmp_path / f"{name}.toml").write_text(f'name = "{name}"\n')
+    monkeypatch.setattr(images, "DEFINITIONS", tmp_path)
+    assert images.definition("alpine") == {"name": "alpine-3.20"}
+    assert images.definition("alpine-3.9") == {"name": "alpine-3.9"}
+    for wrong in ("alp", "fedora", ""):
+        with pytest.raises(LabError, match=r"one of: alpine-3\.9, alpine-3\.20, ubuntu"):
+            images.definition(wrong)
 
 
 def test_images_name_no_registry_and_no_place() -> None:
