@@ -242,6 +242,7 @@ def test_an_unconfirmed_cut_is_undone_within_a_minute(
     assert host.check_output(kept) == files
 
 
+@pytest.mark.timeout(300)
 def test_a_boot_brings_the_rules_back_and_no_open_port(
     host: Host, friend: Host, reaches: Try
 ) -> None:
@@ -254,6 +255,7 @@ def test_a_boot_brings_the_rules_back_and_no_open_port(
     assert gate(host) == "closed"
     host.check_output("systemctl start listener")
     within(SECONDS, lambda: gate(host) == "open")
-    # its address is another one, and the network's names lag behind
-    within(SECONDS, lambda: reaches(friend, 30304))
+    # its address is another one, and the network's names lag behind: by over 40 s once, while the
+    # machine's disk was busy
+    within(4 * SECONDS, lambda: reaches(friend, 30304))
     assert not reaches(friend, 7777)
