@@ -165,8 +165,9 @@ def test_clock_that_is_wrong(host: Host, settled: None) -> None:
         lambda: [fields[2] for fields in sources(host) if fields[1] == "*"] == ["stray"],
         "it follows the stray server",
     )
-    wait_until(
-        lambda: clock_info(host, window=2)["p99_seconds"] > 0.15, "the log has the new offset"
+    wait_until(  # there may be no measurement in these two seconds
+        lambda: (clock_info(host, window=2)["p99_seconds"] or 0) > 0.15,
+        "the log has the new offset",
     )
     found = clock_info(host, require=True)
     assert found["failed"]
