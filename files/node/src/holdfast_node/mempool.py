@@ -122,6 +122,8 @@ class Mempool:
     def _make_room(self, checked: CheckedTransaction, *, may_evict: bool) -> None:
         excess_bytes = self._bytes + len(checked.raw) - self._max_bytes
         excess_count = len(self._by_id) + 1 - self._max_transactions
+        if excess_bytes <= 0 and excess_count <= 0:
+            return
         victims = []
         if may_evict:
             for victim in reversed(self._parked.values()):
