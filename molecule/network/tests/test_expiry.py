@@ -13,7 +13,7 @@ import pytest
 from controller import CHAIN, controller, play
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from lab.shell import ROOT, capture
+from lab.shell import ROOT, capture, environment
 from support import PLACE, VARIABLES, Network, Node, eventually, on_disk, served
 
 PATIENT = pytest.mark.timeout(600)
@@ -71,7 +71,9 @@ def age(node: Node) -> datetime.datetime:
     }
     where = ["-i", str(ROOT / "inventories" / "demo"), "-e", json.dumps(VARIABLES)]
     module = ["-m", "holdfast.chain.mtls_certificate", "-a", json.dumps(arguments)]
-    capture(["ansible", node.name, *where, *module])
+    # Outside of playbooks Mitogen does not know the variables of the inventory.
+    env = environment(ANSIBLE_STRATEGY="linear")
+    capture(["ansible", node.name, *where, *module], env)
     return aged.not_valid_after_utc
 
 
