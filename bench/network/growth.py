@@ -119,7 +119,7 @@ def measure(folder: Path, size: int, options: argparse.Namespace) -> Real:
                 processes[turn].client.submit(transaction(payers[turn], nonces[turn]))
                 nonces[turn] += 1
             memory.append(largest(processes))
-            time.sleep(max(0.0, start + second + 1 - time.monotonic()))
+            time.sleep(max(0.0, start + second + 1 - time.monotonic()))  # so many in each second
         settle(processes, payers, nonces)
         cost = meter.read()
         blocks = processes[0].height() - height

@@ -53,7 +53,7 @@ def running(folder, *arguments):
         try:
             while "Ctrl-C ends it" not in log.read_text():
                 assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
+                time.sleep(0.1)  # its log is all that it says
             yield process, log
         finally:
             process.terminate()
@@ -150,7 +150,7 @@ def until(condition, seconds=30):
     deadline = time.monotonic() + seconds
     while not holds(condition):
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks: the condition is what is waited for
 
 
 def holds(condition):

@@ -72,7 +72,7 @@ class Network:
         for name in names:
             while (reason := self.reason(name)) is not None:
                 assert time.monotonic() < deadline, f"{name}: {reason}"
-                time.sleep(0.1)
+                time.sleep(0.1)  # it says so only when asked
 
     def reason(self, name: str) -> str | None:
         """Why the node is not ready; None if it is."""
@@ -96,7 +96,7 @@ class Network:
             deadline = time.monotonic() + 60
             while client.status()["height"] < top:
                 assert time.monotonic() < deadline
-                time.sleep(0.05)
+                time.sleep(0.05)  # it says so only when asked
             for identifier, height in self.acknowledged.items():
                 found = client.transaction(identifier)
                 assert (found["status"], found["height"]) == ("committed", height)

@@ -191,8 +191,8 @@ def _write_pages(file: BinaryIO, pinned: PinnedState, depth: int) -> list[Chunk]
     for batch in pinned.entries():
         for entry in batch:
             add(entry)
-        # as long a pause as the batch took: a snapshot takes half a core at most
-        time.sleep(min(_MOST_PAUSE, time.monotonic() - began))
+        took = time.monotonic() - began
+        time.sleep(min(_MOST_PAUSE, took))  # as long: a snapshot takes half a core at most
         began = time.monotonic()
     while len(chunks) < 1 << depth:
         end_chunk()
