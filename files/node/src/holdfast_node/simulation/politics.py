@@ -31,6 +31,7 @@ class Politics:
         self._world = world
         self._random = world.random
         self._ballots = 0
+        self._said: dict[tuple[int, ChangeAction | Approve], bytes] = {}
         self._wish: tuple[ChangeAction, tuple[int, ...]] | None = None
         self._since = 0.0
 
@@ -83,9 +84,14 @@ class Politics:
         return awake and machine.index in members and machine.index not in self._world.faulty
 
     def say(self, machine: Machine, action: ChangeAction | Approve) -> None:
-        """Hand in a ballot at the machine itself."""
+        """Hand in a ballot at the machine itself, unless the same one still waits there."""
+        earlier = self._said.get((machine.index, action))
+        if earlier in machine.mempool:
+            return  # else ballots would come faster than slow blocks take them
         self._ballots += 1
-        self._world.submit(machine, cast(machine.key, action, self._ballots))
+        ballot = cast(machine.key, action, self._ballots)
+        self._said[machine.index, action] = ballot
+        self._world.submit(machine, ballot)
 
     def _expulsion(self, members: tuple[int, ...]) -> tuple[ChangeAction, tuple[int, ...]] | None:
         """Somebody who is convicted by what the honest hold leaves; the evidence goes along."""
