@@ -19,10 +19,10 @@ CLOSED_SECONDS = 5  # three by the node's own measure (test_net_identity.py); ma
 
 
 def play(name: str, *words: str, **variables: object) -> str:
-    """Run one of the playbooks, which has to work; what it says of changes, in the end."""
+    """Run one of the playbooks, which has to work; what it says."""
     done = ansible(f"holdfast.chain.{name}", *words, "-e", json.dumps(variables))
     assert done.returncode == 0, done.stdout
-    return done.stdout.partition("PLAY RECAP")[2]
+    return done.stdout
 
 
 def rotate(*words: str, **variables: object) -> str:
@@ -32,10 +32,17 @@ def rotate(*words: str, **variables: object) -> str:
     return failed_task(done.stdout)
 
 
-def counts(recap: str, key: str) -> dict[str, int]:
-    """How often something (changed, failed) happened on each host."""
+def counts(said: str, key: str) -> dict[str, int]:
+    """How often something (changed, failed) happened on each host, by the recap at the end."""
+    recap = said.partition("PLAY RECAP")[2]
     found = re.findall(rf"^(\w+) .*\b{key}=(\d+)", recap, re.MULTILINE)
     return {name: int(number) for name, number in found}
+
+
+def walked_through(said: str) -> set[str]:
+    """The hosts that a rotation stopped at, one at a time or in their batch."""
+    gates = re.findall(r"(?ms)^TASK \[\S+ : Wait until every other validator .*?\n\n", said)
+    return set(re.findall(r"(?m)^ok: \[(\w+)\]", "".join(gates)))
 
 
 def failed_task(said: str) -> str:
@@ -172,8 +179,8 @@ def test_rollover_of_the_authority_is_not_noticed(network: Network) -> None:
     ((old,),) = {tuple(roots(node)) for node in network}
     before, running = in_use(network), processes(network)
     authority = sorted(path.name for path in (PLACE / "ca").iterdir())
-    recap = play("rotate_ca", "--check", rotate_ca_replaces=old)
-    assert sum(counts(recap, "changed").values()) == 1  # a second authority would be made
+    said = play("rotate_ca", "--check", rotate_ca_replaces=old)
+    assert sum(counts(said, "changed").values()) == 1  # a second authority would be made
     assert in_use(network) == before
     assert sorted(path.name for path in (PLACE / "ca").iterdir()) == authority
     with Load(network["v1"]) as load:
@@ -188,8 +195,9 @@ def test_rollover_of_the_authority_is_not_noticed(network: Network) -> None:
     assert lost_connections(network, load.began) == []
     load.check(network)
     reloads = [node.metric("identity_reloads_total") for node in network]
-    recap = play("rotate_ca", rotate_ca_replaces=old)
-    assert set(counts(recap, "changed").values()) == {0}, recap
+    said = play("rotate_ca", rotate_ca_replaces=old)
+    assert set(counts(said, "changed").values()) == {0}, said
+    assert walked_through(said) == set(), said
     assert [node.metric("identity_reloads_total") for node in network] == reloads
 
 
@@ -221,14 +229,14 @@ def test_revoked_identity_is_out_until_it_is_let_in_again(network: Network) -> N
         assert done.returncode != 0
         assert failed_task(done.stdout) == "Refuse an identity to a name that was revoked"
         assert "pki_name = v4: was revoked" in done.stdout
-        recap = done.stdout.partition("PLAY RECAP")[2]
-        failed, changed = counts(recap, "failed"), counts(recap, "changed")
+        failed, changed = counts(done.stdout, "failed"), counts(done.stdout, "changed")
         assert {name for name, number in failed.items() if number} == {"v4"}
-        assert {name for name, number in changed.items() if number} == {"o1"}, recap
+        assert {name for name, number in changed.items() if number} == {"o1"}, done.stdout
         assert network["o1"].host.service("holdfast-identity@o1.timer").is_running
         assert in_use(network) == before
     play("revoke", revoke_name="v4", revoke_readmit=True)
-    play("rotate_certs")
+    said = play("rotate_certs")
+    assert walked_through(said) == {"v4"}, said
     network.settle()
     load.check(network)
     assert renewed(network, before) == {"v4"}
