@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 from itertools import count
 from pathlib import Path
 
 import pytest
 import scenarios
 import yaml
-from lab.shell import QUICK
+from lab.shell import QUICK, environment
 from prometheus_client.parser import text_string_to_metric_families
 from scenarios import (
     ALL_CHECKS,
@@ -63,6 +66,24 @@ def test_scenarios_are_as_quick_as_the_lab() -> None:
     assert {name: given[name].replace(root, str(ROOT)) for name in rest} == rest
     own = {name: scenario(name)["ansible"].get("env", {}) for name in (MIXED, BOOTSTRAP)}
     assert {env["ANSIBLE_STRATEGY"] for env in own.values()} == {"linear"}
+
+
+def test_what_runs_quickly_has_all_processors(tmp_path: Path) -> None:
+    """By itself Mitogen ties what it starts, the hosts of a scenario as well, to one or some."""
+    command = {"cmd": "taskset -cp $$"}
+    task = {"ansible.builtin.shell": command, "register": "seen"}
+    show = {"ansible.builtin.debug": {"msg": "{{ seen.stdout }}"}}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [task, show]}
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(json.dumps([play]))
+    done = subprocess.run(
+        ["ansible-playbook", str(playbook)], env=environment(**QUICK), capture_output=True,
+        text=True, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    own = subprocess.run(
+        ["sh", "-c", "taskset -cp $$"], capture_output=True, text=True, check=True
+    ).stdout
+    assert own.split(":")[1].strip() in re.findall(r"affinity list: ([\d,-]+)", done.stdout)
 
 
 def test_every_check_is_in_the_sequence() -> None:
