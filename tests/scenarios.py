@@ -100,7 +100,7 @@ def checks_of(sequence: Iterable[str]) -> list[tuple[str, str]]:
             check = action
         elif action == "destroy" and converged:
             check = TEAR_DOWN
-        elif playbook.endswith("record.yml"):
+        elif action == "check" or playbook.endswith("record.yml"):
             check = CHECKS[4] if converged else CHECKS[1]
         elif playbook.endswith("refusals.yml"):
             check = CHECKS[5]
