@@ -15,7 +15,7 @@ export PYTHONPATH := $(CURDIR)/molecule
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.holdfast/pycache
 export HOLDFAST_STARTED := $(shell date +%s)
 LAB := .venv/bin/python -m lab
-LAYERS := sanity lint artifact unit roles vm faults network
+LAYERS := sanity lint artifact images unit roles vm faults network
 SEEDS := 1000
 PLATFORMS :=
 OUTPUT := $(CURDIR)/.holdfast/bundles
@@ -50,7 +50,7 @@ bundle: setup
 image: setup-hosts
 	@.venv/bin/python -m lab.node_image $(if $(BASE),--base "$(BASE)") $(if $(ARCHIVE),--archive "$(ARCHIVE)")
 
-roles network: setup-hosts
+images roles network: setup-hosts
 	@.venv/bin/python tests/run.py $@
 
 # Also what `make test` leaves out since another platform shows the same; see docs/platforms.md.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run layers of tests and add up honestly: ``python tests/run.py lint unit ...``.
 
-Layers that leave a core idle run beside each other where they follow each other; what they print
-comes in one piece when they are done. Each lint tool, each check of a role's scenario and each
-other Molecule run counts as one test; pytest and ansible-test are counted from the JUnit files they
-write. A layer that ends before it could count anything is one failure. The exit code is 0 only if
-nothing failed.
+Layers that leave a core idle run beside each other where they follow each other, and images are
+made beside what needs none; what such a layer prints comes in one piece when it is done. Each lint
+tool, each check of a role's scenario and each other Molecule run counts as one test; pytest and
+ansible-test are counted from the JUnit files they write. A layer that ends before it could count
+anything is one failure. The exit code is 0 only if nothing failed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -189,12 +190,24 @@ def bootstrap_pip(home: Path) -> None:
 
 def unit() -> Count:
     """Unit tests of the collection and of the node."""
+    options = "-n 2 --dist worksteal"
+    count = pytest("unit", "tests/unit", PYTEST_ADDOPTS=options)
+    count.add(pytest("node", "tests", NODE, PYTEST_ADDOPTS=f"{options} --ignore=tests/network"))
     # Real nodes on loopback, whose time-outs are short, come by themselves, two files at a time.
-    count = pytest("unit", "tests/unit", PYTEST_ADDOPTS="-n 2")
-    count.add(pytest("node", "tests", NODE, PYTEST_ADDOPTS="-n 2 --ignore=tests/network"))
     options = "-n 2 --dist loadfile"
     count.add(pytest("node-network", "tests/network", NODE, PYTEST_ADDOPTS=options))
     return count
+
+
+def images() -> Count:
+    """What container hosts and virtual machines start from."""
+    # What cannot be had, and why, is said by the layers that need it.
+    with suppress(LabError):
+        scenarios.planned()
+    with suppress(LabError):
+        prepare()
+        provide()
+    return Count()
 
 
 def artifact() -> Count:
@@ -285,6 +298,7 @@ LAYERS: dict[str, Callable[[], Count]] = {
     "sanity": sanity,
     "unit": unit,
     "artifact": artifact,
+    "images": images,
     "roles": roles,
     "vm": vm,
     "faults": faults,
@@ -294,6 +308,7 @@ LAYERS: dict[str, Callable[[], Count]] = {
 
 # They mostly have one process at work, and touch nothing of each other's.
 SIDE_BY_SIDE = ("lint", "sanity", "artifact")
+BESIDE_THE_NEXT = ("images",)  # it waits for downloads and the disk
 COUNTS = "HOLDFAST_TEST_COUNTS"  # where a layer of its own process leaves its count
 
 
@@ -328,11 +343,19 @@ def results(names: list[str]) -> Iterator[tuple[str, Count, float]]:
     """Run layers in their order; those that may, beside each other."""
     for together, group in groupby(names, lambda name: name in SIDE_BY_SIDE):
         layers = list(group)
-        if not together or len(layers) == 1:
-            yield from map(alone, layers)
+        if together and len(layers) > 1:
+            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                yield from pool.map(beside, layers)
             continue
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            yield from pool.map(beside, layers)
+        with ThreadPoolExecutor() as pool:
+            others = []
+            for name in layers:
+                if name in BESIDE_THE_NEXT and name != layers[-1]:
+                    others.append(pool.submit(beside, name))
+                    continue
+                yield alone(name)
+                yield from (other.result() for other in others)
+                others.clear()
 
 
 def main(names: list[str]) -> int:
