@@ -197,11 +197,11 @@ def restore_attributes(path: Path, wanted: os.stat_result) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file, a link or a whole tree; what is absent is no error."""
+    """Remove a file, a link or a whole tree; what is absent, its directory as well, is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(str(path))
-    else:
-        path.unlink(missing_ok=True)
+    elif exists(path):
+        path.unlink()
 
 
 def sync_directory(path: Path) -> None:

@@ -20,7 +20,7 @@ from ansible_collections.holdfast.chain.plugins.module_utils.transaction import 
     Transaction,
     TransactionError,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 _ROOT = os.geteuid() == 0
@@ -103,6 +103,7 @@ def _no_hard_links(*_arguments: Any, **_options: Any) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(steps=st.lists(_STEP, max_size=8))
+@example([("remove", "d/x"), ("remove", "d"), ("write_file", "d", b"", 0o600, None, None)])
 def test_nothing_is_left_behind(steps: list[tuple[Any, ...]]) -> None:
     """Committed or rolled back, no temporary name stays."""
     with tempfile.TemporaryDirectory() as name:

@@ -23,7 +23,8 @@ CHAIN_ID: Final = "sim"
 EPOCH_MS: Final = 1_000_000
 TOLERATED_MS: Final = 1_000  # how far a block's time may be ahead, as the ledger has it
 BLOCK_TRANSACTIONS: Final = 4
-MAX_BLOCK_BYTES: Final = 4_096
+MAX_TRANSACTION_BYTES: Final = 2_048  # a ballot with evidence is the largest there is
+MAX_BLOCK_BYTES: Final = BLOCK_TRANSACTIONS * MAX_TRANSACTION_BYTES
 TIMEOUTS: Final = Timeouts(view=1.0, view_max=8.0, resend=0.3)
 
 

@@ -26,6 +26,7 @@ from holdfast_node.simulation.machine import (
     CHAIN_ID,
     EPOCH_MS,
     MAX_BLOCK_BYTES,
+    MAX_TRANSACTION_BYTES,
     TIMEOUTS,
     TOLERATED_MS,
     Machine,
@@ -325,7 +326,8 @@ class World(Timeline):
             for transaction in transactions:
                 if transaction in machine.mempool or transaction in machine.done:
                     continue
-                if is_sound(transaction, self.keys):
+                fits = len(transaction) <= MAX_TRANSACTION_BYTES
+                if fits and is_sound(transaction, self.keys):
                     machine.mempool[transaction] = self.now
             machine.patience.watch(machine.oldest(), machine.clock(self.now))
 
