@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -51,6 +51,7 @@ from lab.vm.build import prepare, provide  # noqa: E402
 SHIPPED = re.compile(
     r"(plugins|roles|playbooks|inventories|meta|changelogs|docs|tests/sanity)/|galaxy.yml|[A-Z]+\.md"
 )
+ROOM = 2 * 2**30  # bytes free in memory, of which these tests take a small part
 # Where the tools print for people who are not there: a width, and no colours in log files.
 STEADY = {} if sys.stdout.isatty() else {"COLUMNS": "160", "NO_COLOR": "1"}
 
@@ -188,11 +189,25 @@ def bootstrap_pip(home: Path) -> None:
     conf.write_text("\n".join(["[global]", *lines, ""]))
 
 
+@contextmanager
+def folder_in_memory() -> Iterator[dict[str, str]]:
+    """TMPDIR for tests that make and remove tens of thousands of files, if memory has room."""
+    shared = Path("/dev/shm")  # noqa: S108 -- a folder of its own is made in it
+    facts = os.statvfs(shared) if os.access(shared, os.W_OK) else None
+    if not facts or facts.f_flag & os.ST_NOEXEC or facts.f_bavail * facts.f_frsize < ROOM:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="hf-", dir=shared) as place:  # short: sockets are in it
+        yield {"TMPDIR": place}
+
+
 def unit() -> Count:
     """Unit tests of the collection and of the node."""
     options = "-n 2 --dist worksteal"
-    count = pytest("unit", "tests/unit", PYTEST_ADDOPTS=options)
-    count.add(pytest("node", "tests", NODE, PYTEST_ADDOPTS=f"{options} --ignore=tests/network"))
+    with folder_in_memory() as place:
+        count = pytest("unit", "tests/unit", PYTEST_ADDOPTS=options, **place)
+        options += " --ignore=tests/network"
+        count.add(pytest("node", "tests", NODE, PYTEST_ADDOPTS=options, **place))
     # Real nodes on loopback, whose time-outs are short, come by themselves, two files at a time.
     options = "-n 2 --dist loadfile"
     count.add(pytest("node-network", "tests/network", NODE, PYTEST_ADDOPTS=options))

@@ -150,6 +150,31 @@ def test_rotation_stops_in_the_middle(network: Network) -> None:
 
 
 @PATIENT
+def test_no_run_ends_well_while_a_node_goes_by_another_identity(network: Network) -> None:
+    """It cannot see what is new on disk: neither a rotation calls that done, nor site.yml later."""
+    node = network["o1"]
+    tls, folder = f"/etc/holdfast/{node.name}/tls", f"/run/systemd/system/{node.unit}.d"
+    lines = rf"[Service]\nBindReadOnlyPaths=/run/old-tls:{tls}\n"
+    node.host.check_output(f"cp -a {tls} /run/old-tls && mkdir -p {folder}")
+    node.host.check_output(f"printf '{lines}' >{folder}/old.conf && systemctl daemon-reload")
+    words = ["--limit", node.name, "-e", "node_reload_timeout=2"]
+    proof = "Prove by a handshake with each port that"
+    try:
+        node.systemctl("restart")
+        network.settle()
+        assert rotate(*words, rotate_force=True).startswith(proof)
+        assert served(node) != on_disk(node)
+        done = ansible("holdfast.chain.site", *words)
+        assert done.returncode != 0, done.stdout
+        assert failed_task(done.stdout).startswith(proof)
+    finally:
+        node.host.check_output(f"rm -r {folder} /run/old-tls && systemctl daemon-reload")
+        node.systemctl("restart")
+    network.settle()
+    assert served(node) == on_disk(node)
+
+
+@PATIENT
 def test_no_other_authority_is_rolled_out(network: Network, tmp_path: Path) -> None:
     """Neither one that is not there, nor one that the hosts do not trust."""
     before = in_use(network)
