@@ -51,7 +51,7 @@ CHECKS = (
 VERIFY = "verify"
 TEAR_DOWN = "tear down"
 ALL_CHECKS = (*CHECKS, VERIFY, TEAR_DOWN)
-SIDE_BY_SIDE = max(2, min(4, (os.cpu_count() or 2) // 2))  # three on two cores gained nothing
+SIDE_BY_SIDE = max(2, min(4, (os.cpu_count() or 2) // 2))  # two keep two cores busy
 STEP = re.compile(
     r"\[(?P<role>[\w-]+) > (?P<action>\w+)\] (?:(?P<begins>Executing)|Executed: (?P<end>.+))$"
 )
