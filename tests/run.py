@@ -203,7 +203,8 @@ def folder_in_memory() -> Iterator[dict[str, str]]:
 
 def unit() -> Count:
     """Unit tests of the collection and of the node."""
-    options = "-n 2 --dist worksteal"
+    # What passed is removed at once: memory is not for keeping it.
+    options = "-n 2 --dist worksteal -o tmp_path_retention_policy=failed"
     with folder_in_memory() as place:
         count = pytest("unit", "tests/unit", PYTEST_ADDOPTS=options, **place)
         options += " --ignore=tests/network"
