@@ -324,7 +324,8 @@ LAYERS: dict[str, Callable[[], Count]] = {
 
 # They mostly have one process at work, and touch nothing of each other's.
 SIDE_BY_SIDE = ("lint", "sanity", "artifact")
-BESIDE_THE_NEXT = ("images",)  # it waits for downloads and the disk
+# The first waits for downloads and the disk, and the second needs nothing of what it makes.
+BESIDE_THE_NEXT = {("images", "unit")}
 COUNTS = "HOLDFAST_TEST_COUNTS"  # where a layer of its own process leaves its count
 
 
@@ -365,8 +366,8 @@ def results(names: list[str]) -> Iterator[tuple[str, Count, float]]:
             continue
         with ThreadPoolExecutor() as pool:
             others = []
-            for name in layers:
-                if name in BESIDE_THE_NEXT and name != layers[-1]:
+            for name, following in zip(layers, [*layers[1:], ""]):
+                if (name, following) in BESIDE_THE_NEXT:
                     others.append(pool.submit(beside, name))
                     continue
                 yield alone(name)
