@@ -38,13 +38,13 @@ import isolation  # noqa: E402 -- of the layer of faults, which is no installed 
 import scenarios  # noqa: E402 -- it needs the lab, which is no installed package
 from lab.shell import (  # noqa: E402
     LabError,
+    NotToBeHadError,
     capture,
     environment,
     given_back,
     say,
     stream,
 )
-from lab.vm.base import NotToBeHadError  # noqa: E402
 from lab.vm.build import prepare, provide  # noqa: E402
 
 # What Ansible's rules are for; the node, the lab and the tests have tools of their own.
@@ -217,12 +217,24 @@ def unit() -> Count:
 
 def images() -> Count:
     """What container hosts and virtual machines start from."""
+    broken = scenarios.planned().broken
+    count = Count(failed=len(broken), failures=broken)
     # What cannot be had, and why, is said by the layers that need it.
-    with suppress(LabError):
-        scenarios.planned()
-    with suppress(LabError):
+    with suppress(NotToBeHadError):
+        count.add(virtual_machine())
+    return count
+
+
+def virtual_machine() -> Count:
+    """Make what virtual machines start from; NotToBeHadError where this machine can have none."""
+    try:
         prepare()
         provide()
+    except NotToBeHadError:
+        raise
+    except LabError as error:
+        say(f"    {error}")
+        return one("making the virtual machine (see its output above)", False)
     return Count()
 
 
@@ -272,9 +284,9 @@ def network() -> Count:
 
 def roles() -> Count:
     """Each role on each platform that can be had, in container hosts of its own."""
-    count = Count()
-    runs, count.not_run = scenarios.run_all(**STEADY)
-    for one_run in runs:
+    plan = scenarios.run_all(**STEADY)
+    count = Count(failed=len(plan.broken), failures=plan.broken, not_run=plan.missing)
+    for one_run in plan.runs:
         name = f"{one_run.role} on {one_run.platform}"
         for check in one_run.checks:
             end = one_run.ends.get(check)
@@ -285,8 +297,8 @@ def roles() -> Count:
             else:
                 report = [one_run.report] if one_run.report.exists() else []
                 count.add(junit(report, f"{name}: {check}", end == "passed"))
-    say("\n" + scenarios.times(runs))
-    say("\n" + scenarios.matrix(runs, count.not_run))
+    say("\n" + scenarios.times(plan.runs))
+    say("\n" + scenarios.matrix(plan.runs, count.not_run))
     say(f"metrics: {scenarios.METRICS.relative_to(ROOT)}")
     return count
 
@@ -294,16 +306,14 @@ def roles() -> Count:
 def vm() -> Count:
     """A virtual machine: a kernel of its own, SELinux enforcing, reboots and power cuts."""
     try:
-        prepare()
-        provide()
+        made = virtual_machine()
     except NotToBeHadError as error:
         say(f"    {error}")
         reason = str(error).partition("\n")[0]
         files = sorted((ROOT / "tests" / "vm").glob("test_*.py"))
         return Count(not_run=[f"{file.relative_to(ROOT)}: {reason}" for file in files])
-    except LabError as error:
-        say(f"    {error}")
-        return one("making the virtual machine (see its output above)", False)
+    if made.failed:
+        return made
     # two machines at a time; and where the time went
     options = "-n 2 --dist worksteal --durations=0 --durations-min=5"
     return pytest("vm", "tests/vm", PYTEST_ADDOPTS=options)

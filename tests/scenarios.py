@@ -22,7 +22,7 @@ from typing import Any, Iterable, Iterator
 
 import yaml
 from lab import images
-from lab.shell import ROOT, STATE, LabError, environment, say
+from lab.shell import ROOT, STATE, LabError, NotToBeHadError, environment, say
 
 REPORTS = STATE / "reports"
 METRICS = REPORTS / "consistency.prom"
@@ -208,9 +208,18 @@ def members() -> dict[str, str]:
     return {name: values["lab_platform"] for name, values in hosts.items()}
 
 
-def planned() -> tuple[list[Run], list[str]]:
-    """What can be run here, once its images are there; and what cannot, with the reason."""
-    runs, missing, had = [], [], {}
+@dataclass
+class Plan:
+    """What can be run here, once its images are there, and what cannot, with the reason."""
+
+    runs: list[Run] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # images that could be had, but not made
+
+
+def planned() -> Plan:
+    """Make the images that can be had, and say what is run on them."""
+    plan, had = Plan(), {}
     only = os.environ.get("HOLDFAST_PLATFORM") and images.named(os.environ["HOLDFAST_PLATFORM"])
     everything = bool(only) or os.environ.get("HOLDFAST_PLATFORMS") == "all"
     for platform in SUPPORTED:
@@ -218,28 +227,35 @@ def planned() -> tuple[list[Run], list[str]]:
             continue
         try:
             wanted = had[platform] = images.describe(platform)
+        except NotToBeHadError as error:
+            plan.missing.append(f"{platform}, all roles: {str(error).splitlines()[0]}")
+            continue
         except LabError as error:
-            missing.append(f"{platform}, all roles: {str(error).splitlines()[0]}")
+            say(f"    {platform}: {error}")
+            plan.missing.append(f"{platform}, all roles: its image could not be made")
+            plan.broken.append(f"image of {platform} (see above)")
             continue
         without = wanted.get("without", {})
         daily = roles() if everything else DAILY.get(platform, roles())
         left = ", ".join(role for role in roles() if role not in daily)
         if left:
-            missing.append(f"{platform}, {left}: as on debian-12; `make test-platforms` runs them")
+            why = "as on debian-12; `make test-platforms` runs them"
+            plan.missing.append(f"{platform}, {left}: {why}")
         for role in daily:
             if role in without:
-                missing.append(f"{platform}, {role}: {without[role]}")
+                plan.missing.append(f"{platform}, {role}: {without[role]}")
             else:
-                runs.append(Run(role, platform, wanted["kind"] == "real"))
-    runs.sort(key=lambda run: -hosts(run.role))  # the longest first, so that none is last alone
+                plan.runs.append(Run(role, platform, wanted["kind"] == "real"))
+    # the longest first, so that none is last alone
+    plan.runs.sort(key=lambda run: -hosts(run.role))
     if BOOTSTRAP_PLATFORM in had:
         real = had[BOOTSTRAP_PLATFORM]["kind"] == "real"
-        runs.insert(0, Run(BOOTSTRAP, BOOTSTRAP_PLATFORM, real))
+        plan.runs.insert(0, Run(BOOTSTRAP, BOOTSTRAP_PLATFORM, real))
     if not only:
         of_all, why = mixed(had)
-        runs = of_all + runs
-        missing += why
-    return runs, missing
+        plan.runs[:0] = of_all
+        plan.missing += why
+    return plan
 
 
 def mixed(had: dict[str, dict[str, Any]]) -> tuple[list[Run], list[str]]:
@@ -256,14 +272,14 @@ def mixed(had: dict[str, dict[str, Any]]) -> tuple[list[Run], list[str]]:
     return [Run(MIXED, MIXED_PLATFORM, real)], missing
 
 
-def run_all(**variables: str) -> tuple[list[Run], list[str]]:
+def run_all(**variables: str) -> Plan:
     """Run all scenarios that can be run, some side by side; write the metrics."""
-    runs, missing = planned()
-    say(f"    {len(runs)} scenarios, {SIDE_BY_SIDE} side by side; logs in .holdfast/reports")
+    plan = planned()
+    say(f"    {len(plan.runs)} scenarios, {SIDE_BY_SIDE} side by side; logs in .holdfast/reports")
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        done = list(pool.map(lambda run: execute(run, **variables), runs))
-    METRICS.write_text(metrics(done))
-    return done, missing
+        plan.runs = list(pool.map(lambda run: execute(run, **variables), plan.runs))
+    METRICS.write_text(metrics(plan.runs))
+    return plan
 
 
 def matrix(runs: Iterable[Run], missing: Iterable[str]) -> str:

@@ -26,7 +26,18 @@ from typing import Any, Iterator, Sequence
 import tomllib
 
 from .machine import found, install
-from .shell import ROOT, STATE, LabError, capture, environment, say, step, stream, succeeds
+from .shell import (
+    ROOT,
+    STATE,
+    LabError,
+    NotToBeHadError,
+    capture,
+    environment,
+    say,
+    step,
+    stream,
+    succeeds,
+)
 from .tools import digest
 
 ORIGINS = ("folder", "registry", "mirror", "stand_in")
@@ -34,6 +45,8 @@ DEFINITIONS = ROOT / "molecule" / "images"
 VERSION = re.compile(r"(\d+)").split
 TMPFS = Path("/dev/shm")  # noqa: S108 -- a private folder is made inside; bootstrapping is faster
 ROOM = 2 << 30  # bytes a bootstrap needs at most
+# What apt says of a package, or a whole mirror, that it cannot get.
+OUT_OF_REACH = "Failed to fetch|Unable to locate package|has no installation candidate"
 # mmdebstrap's hooks and options that keep a container host small
 SLIM = (
     "--variant=apt",
@@ -99,7 +112,10 @@ def origins(platform: str, wanted: dict[str, Any]) -> Iterator[str]:
 
 
 def provide(platform: str) -> tuple[str, bool]:
-    """Return the name of a platform's image, and whether it had to be made just now."""
+    """Return the name of a platform's image, and whether it had to be made just now.
+
+    NotToBeHadError where nothing that it could be made from is in reach.
+    """
     platform = named(platform)
     wanted = definition(platform)
     best = next(origins(platform, wanted), None)
@@ -110,7 +126,7 @@ def provide(platform: str) -> tuple[str, bool]:
         if origin == best:
             make(platform, origin, name)
             return name, True
-    raise LabError(
+    raise NotToBeHadError(
         f"no image of {platform} can be had: set HOLDFAST_IMAGES to a folder with "
         f"{platform}.tar.gz (or layers in a folder {platform}), or HOLDFAST_REGISTRY to a registry"
     )
@@ -165,7 +181,10 @@ def layers_in(folder: Path, platform: str) -> list[Path]:
 
 
 def bootstrap(wanted: dict[str, Any], target: Path, options: Sequence[str] = ()) -> None:
-    """Make a root file system (tar, or folder) with mmdebstrap from the machine's own sources."""
+    """Make a root file system (tar, or folder) with mmdebstrap from the machine's own sources.
+
+    NotToBeHadError where the packages are out of reach.
+    """
     mirror = wanted["mirror"]
     keyring = Path(f"/usr/share/keyrings/{mirror['keyring']}.gpg")
     missing = [] if found(("mmdebstrap",)) else ["mmdebstrap"]
@@ -180,7 +199,13 @@ def bootstrap(wanted: dict[str, Any], target: Path, options: Sequence[str] = ())
     # Our Python's settings are not the image's: its packages have to compile as on any host.
     env = {name: value for name, value in env.items() if not name.startswith("PYTHON")}
     with step(f"making {mirror['origin']} {mirror['release']} from its mirror (about a minute)"):
-        stream(command, env=env, show=progress)
+        try:
+            stream(command, env=env, show=progress)
+        except LabError as error:
+            lacking = re.search(rf"^.*({OUT_OF_REACH}).*$", str(error), re.MULTILINE)
+            if not lacking:
+                raise
+            raise NotToBeHadError(f"its packages: {lacking[0].strip()}") from error
 
 
 def progress(line: str) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Iterable
 
 from .shell import (
+    BIN,
     CONTAINERS_CONF,
     STATE,
     LabError,
@@ -50,7 +51,9 @@ def require_root() -> None:
 
 def found(candidates: Iterable[str]) -> bool:
     """Whether one of these programs (a name, or a path) is on the machine."""
-    search = environment()["PATH"]
+    # the lab's own way into hosts is called as the program that it needs
+    folders = environment()["PATH"].split(os.pathsep)
+    search = os.pathsep.join(folder for folder in folders if folder != str(BIN))
     return any(shutil.which(candidate, path=search) for candidate in candidates)
 
 

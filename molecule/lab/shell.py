@@ -31,6 +31,10 @@ class LabError(Exception):
     """The lab cannot go on; the text says what failed and what to do about it."""
 
 
+class NotToBeHadError(LabError):
+    """Something that not every machine can have; the text says what is missing."""
+
+
 def say(text: str) -> None:
     """Print one line at once, also when the output is a pipe."""
     print(text, flush=True)

@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT / "molecule"), str(ROOT / "tests")]
 import scenarios  # noqa: E402 -- it is no installed package
 from lab import images  # noqa: E402
 from lab.hosts import MANAGERS  # noqa: E402
-from lab.shell import LabError  # noqa: E402
+from lab.shell import LabError, NotToBeHadError  # noqa: E402
 
 PAGE = (ROOT / "docs" / "platforms.md").read_text()
 ROWS = {
@@ -70,6 +70,31 @@ def test_a_distribution_means_its_newest_version(
     for wrong in ("alp", "fedora", ""):
         with pytest.raises(LabError, match=r"one of: alpine-3\.9, alpine-3\.20, ubuntu"):
             images.definition(wrong)
+
+
+@pytest.mark.parametrize(
+    ("said", "lacking"),
+    [
+        ("E: Failed to fetch http://mirror/InRelease  Could not connect", True),
+        ("E: Unable to locate package chrony", True),
+        ("dpkg: error processing package chrony (--configure)", False),
+    ],
+)
+def test_packages_out_of_reach_are_told_from_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, lacking: bool
+) -> None:
+    """The one is not run, the other failed."""
+
+    def stream(*_command: object, **_more: object) -> list[str]:
+        raise LabError(f"`mmdebstrap` ended with 25:\n      {said}\n      E: apt-get failed")
+
+    monkeypatch.setattr(images, "stream", stream)
+    monkeypatch.setattr(images, "install", lambda _packages: None)
+    monkeypatch.setattr(images, "capture", lambda _command: "Debian bookworm http://mirror/")
+    with pytest.raises(LabError) as caught:
+        images.bootstrap(images.definition("debian-12"), tmp_path / "root.tar")
+    assert isinstance(caught.value, NotToBeHadError) == lacking
+    assert said in str(caught.value)
 
 
 def test_images_name_no_registry_and_no_place() -> None:

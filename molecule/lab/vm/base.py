@@ -15,17 +15,13 @@ from typing import Any
 import tomllib
 
 from ..machine import found
-from ..shell import STATE, LabError, capture
+from ..shell import STATE, NotToBeHadError, capture
 from ..tools import digest
 
 HERE = Path(__file__).parent
 KEPT = STATE / "vm"
 QEMU = "qemu-system-x86_64"
 SOURCES = ("debian-12.toml", "prepare.sh", "build.py", "qemu.py")  # what a base depends on
-
-
-class NotToBeHadError(LabError):
-    """This machine can have no virtual machine; the text says what is missing."""
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from ..images import ROOM, TMPFS, bootstrap
 from ..machine import found, install
-from ..shell import LabError, capture, say, step
-from .base import HERE, KEPT, QEMU, Base, NotToBeHadError, definition, wanted_base
+from ..shell import LabError, NotToBeHadError, capture, say, step
+from .base import HERE, KEPT, QEMU, Base, definition, wanted_base
 from .guest import Guest
 from .qemu import BARE, PROCESSORS
 
@@ -29,8 +28,6 @@ PROGRAMS = {
     "openssh-client": "ssh-keygen",
 }
 PROBE_SECONDS = 20  # it takes two where KVM works
-# What apt says of a package, or a whole mirror, that it cannot get.
-OUT_OF_REACH = "Failed to fetch|Unable to locate package|has no installation candidate"
 UDEV_PARTS = ("hooks", "scripts/init-top", "scripts/init-bottom")
 
 
@@ -101,13 +98,7 @@ def make_disk(target: Base) -> None:
     scratch = TMPFS if shutil.disk_usage(TMPFS).free > ROOM else target.folder
     with tempfile.TemporaryDirectory(dir=scratch, prefix="holdfast-vm-") as place:
         root = Path(place) / "root"
-        try:
-            bootstrap(wanted, root, initrd_options(wanted["drivers"]))
-        except LabError as error:
-            lacking = re.search(rf"^.*({OUT_OF_REACH}).*$", str(error), re.MULTILINE)
-            if not lacking:
-                raise
-            raise NotToBeHadError(f"its packages: {lacking[0].strip()}") from error
+        bootstrap(wanted, root, initrd_options(wanted["drivers"]))
         with step("preparing it for SELinux, and labelling it"):
             public = target.key.with_suffix(".pub").read_text().strip()
             run_inside(root, HERE / "prepare.sh", public, *wanted["policy"])

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import scenarios
 import yaml
-from lab.shell import QUICK, environment
+from lab import images
+from lab.shell import QUICK, LabError, NotToBeHadError, environment
 from prometheus_client.parser import text_string_to_metric_families
 from scenarios import (
     ALL_CHECKS,
@@ -200,3 +201,22 @@ def test_mixed_network_says_what_its_hosts_do_without() -> None:
     assert missing == ["mixed, clock on v4 (alpine-3.19): no chrony"]
     del had["alpine-3.19"]
     assert scenarios.mixed(had) == ([], ["mixed, default: needs alpine-3.19"])
+
+
+def test_an_image_that_cannot_be_made_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be had is no more than not run; the other platforms are run all the same."""
+
+    def describe(platform: str) -> dict[str, str]:
+        if platform == "alpine-3.19":
+            raise NotToBeHadError("no image of it can be had\nor so")
+        if platform == "ubuntu-24.04":
+            raise LabError("`podman build` ended with 127")
+        return {"kind": "real"}
+
+    monkeypatch.setattr(images, "describe", describe)
+    monkeypatch.delenv("HOLDFAST_PLATFORM", raising=False)
+    plan = scenarios.planned()
+    assert plan.broken == ["image of ubuntu-24.04 (see above)"]
+    assert "alpine-3.19, all roles: no image of it can be had" in plan.missing
+    assert "ubuntu-24.04, all roles: its image could not be made" in plan.missing
+    assert {run.platform for run in plan.runs} == {"debian-12", "centos-stream-9", "ubuntu-22.04"}
