@@ -3,7 +3,7 @@
 #   make demo        four validators and an observer on this machine, with your transfer in a block
 #   make demo-down   removes them again
 #   make test        every layer of tests; each of them alone:
-#                    make lint, sanity, unit, artifact, roles, test-vm, test-faults, network
+#                    make lint, sanity, unit, artifact, roles, loopback, test-faults, test-vm, network
 #   make bundle      signed bundles of the node to carry over an air gap; PLATFORMS="..." OUTPUT=FOLDER
 #   make image       the node as a container image, on Alpine; ARCHIVE=FILE writes it there, too
 #   make simulate    consensus against seeded faults in virtual time; SEEDS=10000 runs that many
@@ -15,7 +15,7 @@ export PYTHONPATH := $(CURDIR)/molecule
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.holdfast/pycache
 export HOLDFAST_STARTED := $(shell date +%s)
 LAB := .venv/bin/python -m lab
-LAYERS := sanity lint artifact images unit roles vm faults network
+LAYERS := sanity lint artifact images unit roles loopback faults vm network
 SEEDS := 1000
 PLATFORMS :=
 OUTPUT := $(CURDIR)/.holdfast/bundles
@@ -57,7 +57,7 @@ images roles network: setup-hosts
 test-platforms: setup-hosts
 	@HOLDFAST_PLATFORMS=all .venv/bin/python tests/run.py roles
 
-lint sanity unit artifact: setup
+lint sanity unit artifact loopback: setup
 	@.venv/bin/python tests/run.py $@
 
 test-vm test-faults: setup

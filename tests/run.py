@@ -209,10 +209,13 @@ def unit() -> Count:
         count = pytest("unit", "tests/unit", PYTEST_ADDOPTS=options, **place)
         options += " --ignore=tests/network"
         count.add(pytest("node", "tests", NODE, PYTEST_ADDOPTS=options, **place))
-    # Real nodes on loopback, whose time-outs are short, come by themselves, two files at a time.
-    options = "-n 2 --dist loadfile"
-    count.add(pytest("node-network", "tests/network", NODE, PYTEST_ADDOPTS=options))
     return count
+
+
+def loopback() -> Count:
+    """Real nodes on this machine's loopback, by their own command."""
+    # short time-outs, so not beside what takes all processors; two files at a time
+    return pytest("loopback", "tests/network", NODE, PYTEST_ADDOPTS="-n 2 --dist loadfile")
 
 
 def images() -> Count:
@@ -326,16 +329,18 @@ LAYERS: dict[str, Callable[[], Count]] = {
     "artifact": artifact,
     "images": images,
     "roles": roles,
-    "vm": vm,
+    "loopback": loopback,
     "faults": faults,
+    "vm": vm,
     "network": network,
 }
 
 
 # They mostly have one process at work, and touch nothing of each other's.
 SIDE_BY_SIDE = ("lint", "sanity", "artifact")
-# The first waits for downloads and the disk, and the second needs nothing of what it makes.
-BESIDE_THE_NEXT = {("images", "unit")}
+# One of each two leaves much of the processors idle, and neither needs what the other makes: images
+# wait for downloads and the disk, nodes for their clocks and links, a network for its next block.
+BESIDE_THE_NEXT = {("images", "unit"), ("loopback", "faults"), ("vm", "network")}
 COUNTS = "HOLDFAST_TEST_COUNTS"  # where a layer of its own process leaves its count
 
 
