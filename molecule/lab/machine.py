@@ -30,6 +30,7 @@ CGROUP = Path("/sys/fs/cgroup")
 PODMAN_NOFILE = 1048576  # what podman asks the kernel for as root, unless configured otherwise
 CAP_SYS_RESOURCE = 24
 PYTHONS = ((3, 11), (3, 13))  # what the locked ansible-core runs on, from and to
+COMPLETE = "import ensurepip, venv"  # distributions have these in a package of their own
 
 # Where a package's essential program may be: present anywhere means nothing to install.
 PROGRAMS = {
@@ -110,7 +111,9 @@ def python_for_tools() -> str:
     names = [f"python3.{minor}" for minor in range(last[1], first[1] - 1, -1)]
     own = [sys.executable] if first <= sys.version_info[:2] <= last else []
     # a name on PATH may be a version manager's stand-in for a Python it does not have
-    chosen = next((name for name in own + names if succeeds([name, "-c", ""])), "")
+    there = [name for name in own + names if succeeds([name, "-c", ""])]
+    complete = [name for name in there if succeeds([name, "-c", COMPLETE])]
+    chosen = next(iter(complete + there), "")
     if not chosen:
         name = f"python{first[0]}.{first[1]}"
         install([name, f"{name}-venv"])
@@ -120,7 +123,7 @@ def python_for_tools() -> str:
             f"the tools need Python {first[0]}.{first[1]} to {last[0]}.{last[1]}, this is "
             f"{sys.version.split()[0]}: install one of {', '.join(names)}"
         )
-    if not succeeds([chosen, "-c", "import ensurepip, venv"]):
+    if not succeeds([chosen, "-c", COMPLETE]):
         version = capture([chosen, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
         install([f"python{version.strip()}-venv"])
     return chosen
