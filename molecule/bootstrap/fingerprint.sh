@@ -7,7 +7,8 @@ record=/run/fingerprint
 # Without what a running host changes by itself, as there.
 paths() {
 	find / -xdev ! -path '/root/.ansible*' ! -path '/tmp/ansible*' ! -path '/var/lib/systemd/*' \
-		! -path '/var/log/journal/*' ! -path '/var/log/wtmp' ! -path "$record*" "$@"
+		! -path '/var/log/journal/*' ! -path '/var/log/messages' ! -path '/var/log/wtmp' \
+		! -path "$record*" "$@"
 }
 
 # `find` of BusyBox has no -printf.
