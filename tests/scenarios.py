@@ -30,13 +30,14 @@ METRICS = REPORTS / "consistency.prom"
 SUPPORTED = ("debian-12", "centos-stream-9", "alpine-3.19", "ubuntu-22.04", "ubuntu-24.04")
 # The scenario with hosts of several platforms, and the one of a playbook for a host without Python.
 MIXED, MIXED_PLATFORM = "default", "mixed"
-BOOTSTRAP, BOOTSTRAP_PLATFORM = "bootstrap", "debian-12"
+BOOTSTRAP, BOOTSTRAP_PLATFORMS = "bootstrap", ("debian-12", "alpine-3.19")  # the first each day
+AS_ON_DEBIAN = "as on debian-12; `make test-platforms` runs it"  # why something is not run
 NODES = 4  # of a scenario that has its own inventory, whose own list is empty
 # What is enough for each day, since the rest does the same there as on Debian, which has every
 # scenario, or as on every platform of the mixed network, which has all roles.
 DAILY = {
     "alpine-3.19": ("kernel", "limits", "node", "selinux"),
-    "centos-stream-9": ("kernel", "firewall"),
+    "centos-stream-9": ("kernel", "firewall", "pki"),  # its image lacks the library of pki
     "ubuntu-22.04": ("kernel",),
     "ubuntu-24.04": (),
 }
@@ -239,8 +240,7 @@ def planned() -> Plan:
         daily = roles() if everything else DAILY.get(platform, roles())
         left = ", ".join(role for role in roles() if role not in daily)
         if left:
-            why = "as on debian-12; `make test-platforms` runs them"
-            plan.missing.append(f"{platform}, {left}: {why}")
+            plan.missing.append(f"{platform}, {left}: {AS_ON_DEBIAN}")
         for role in daily:
             if role in without:
                 plan.missing.append(f"{platform}, {role}: {without[role]}")
@@ -248,9 +248,11 @@ def planned() -> Plan:
                 plan.runs.append(Run(role, platform, wanted["kind"] == "real"))
     # the longest first, so that none is last alone
     plan.runs.sort(key=lambda run: -hosts(run.role))
-    if BOOTSTRAP_PLATFORM in had:
-        real = had[BOOTSTRAP_PLATFORM]["kind"] == "real"
-        plan.runs.insert(0, Run(BOOTSTRAP, BOOTSTRAP_PLATFORM, real))
+    for platform in filter(had.__contains__, BOOTSTRAP_PLATFORMS):
+        if everything or platform == BOOTSTRAP_PLATFORMS[0]:
+            plan.runs.insert(0, Run(BOOTSTRAP, platform, had[platform]["kind"] == "real"))
+        else:
+            plan.missing.append(f"{platform}, {BOOTSTRAP}: {AS_ON_DEBIAN}")
     if not only:
         of_all, why = mixed(had)
         plan.runs[:0] = of_all
