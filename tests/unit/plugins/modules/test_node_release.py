@@ -9,6 +9,7 @@ import ensurepip
 import hashlib
 import json
 import sys
+import sysconfig
 from pathlib import Path
 
 import bundles
@@ -16,7 +17,9 @@ import pytest
 from ansible_collections.holdfast.chain.plugins.module_utils import bundle_format, release
 
 PYTHON = "{}.{}".format(*sys.version_info[:2])
-PIP = sorted((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+# a distribution may keep it elsewhere, for all its Pythons
+WHEELS = sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(ensurepip.__file__).parent / "_bundled"
+PIP = sorted(Path(WHEELS).glob("pip-*.whl"))
 STARTS = "import sys\ndef main():\n    print('holdfast-node, version 1.0')\n"
 
 pytestmark = pytest.mark.skipif(not PIP, reason="this Python comes without pip's own wheel")

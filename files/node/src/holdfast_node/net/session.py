@@ -115,7 +115,7 @@ class Session:
     async def close(self) -> None:
         """Close in bounded time, whatever the peer does; safe to call when cancelled."""
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True), contextlib.suppress(OSError):
-            self._writer.close()
+            self._hang_up()
             await self._writer.wait_closed()
         self._writer.transport.abort()
 
@@ -123,10 +123,15 @@ class Session:
         """Close once the peer has taken all that was sent, or after `seconds`; cut if cancelled."""
         try:
             with anyio.move_on_after(seconds), contextlib.suppress(OSError):
-                self._writer.close()
+                self._hang_up()
                 await self._writer.wait_closed()
         finally:
             self.abort()
+
+    def _hang_up(self) -> None:
+        # Once: closed twice, asyncio of some Pythons (3.11.2) fails when it is to abort.
+        if not self._writer.is_closing():
+            self._writer.close()
 
     def abort(self) -> None:
         """Cut the connection at once; pending reads and writes fail."""
