@@ -63,7 +63,10 @@ def choose(name: str, taken: Iterable[IPv4Network]) -> IPv4Network:
 
 
 def networks() -> list[dict[str, Any]]:
-    """What podman knows of all networks of this machine, of stopped hosts and other storages."""
+    """What podman knows of all networks of this machine, of stopped hosts and other storages.
+
+    It lists names only, and fails when one of them is gone before it is asked for: see `alone`.
+    """
     names = capture(["podman", "network", "ls", "--format", "{{.Name}}"]).split()
     return list(json.loads(capture(["podman", "network", "inspect", *names])))
 
@@ -86,7 +89,7 @@ def routed() -> list[tuple[str, IPv4Network]]:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Nobody else on this machine chooses a subnet meanwhile."""
+    """No other lab on this machine chooses a subnet meanwhile, or removes its network."""
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -105,7 +108,8 @@ def conflict(entry: dict[str, Any], routes: Iterable[tuple[str, IPv4Network]]) -
 
 def labs() -> list[str]:
     """The labs of this storage that have a network."""
-    named = {entry["name"]: (entry.get("labels") or {}).get(LABEL) for entry in networks()}
+    with alone():
+        named = {entry["name"]: (entry.get("labels") or {}).get(LABEL) for entry in networks()}
     return [lab for name, lab in named.items() if lab and name == network(lab)]
 
 
@@ -128,8 +132,9 @@ def provide(lab: str) -> str:
 def remove(lab: str) -> list[str]:
     """Remove the lab's network if there is one; what was removed."""
     name = network(lab)
-    if not succeeds(["podman", "network", "exists", name]):
-        return []
-    capture(["podman", "network", "rm", name])
+    with alone():
+        if not succeeds(["podman", "network", "exists", name]):
+            return []
+        capture(["podman", "network", "rm", name])
     say(f"    removed: network {name}")
     return [f"network {name}"]

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -101,8 +103,11 @@ def test_storages_do_not_share_a_network(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(set(names)) == 3
 
 
-def test_labs_of_other_storages_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labs_of_other_storages_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Networks are listed for the whole machine; taking all labs down concerns this storage."""
+    monkeypatch.setattr(networks, "LOCK", tmp_path / "lock")
     monkeypatch.setattr(networks, "storage", lambda: "/var/tmp/a/storage")  # noqa: S108 -- no file
     listed = [
         {"name": networks.network("demo"), "labels": {networks.LABEL: "demo"}},
@@ -113,3 +118,21 @@ def test_labs_of_other_storages_are_left_alone(monkeypatch: pytest.MonkeyPatch) 
     assert networks.labs() == ["demo"]
     listed.pop(0)
     assert networks.labs() == []
+
+
+def test_no_network_goes_while_another_lab_looks_at_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Podman fails for all of them if one is gone between its list and what it says of each."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(networks, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(networks, "storage", lambda: networks.STORAGE)
+    monkeypatch.setattr(networks, "succeeds", lambda _command: True)
+    monkeypatch.setattr(networks, "capture", commands.append)
+    with ThreadPoolExecutor(1) as pool:
+        with networks.alone():
+            removal = pool.submit(networks.remove, "demo")
+            assert wait([removal], timeout=0.3).not_done
+            assert commands == []
+        assert removal.result() == ["network holdfast-demo"]
+    assert commands == [["podman", "network", "rm", "holdfast-demo"]]
