@@ -10,8 +10,8 @@
 #   make docs        writes the tables of the roles' READMEs anew from their argument specs
 
 SHELL := /bin/sh
-# A distribution compiles its Python with profiles of its use, version managers mostly do not: the
-# tests then take half as long again.
+# A distribution compiles its Python with profiles of its use. Version managers mostly do not, and
+# theirs computes half as long again.
 PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 export PYTHONPATH := $(CURDIR)/molecule
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.holdfast/pycache
